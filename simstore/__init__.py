@@ -1,0 +1,1 @@
+"""simstore: an embedded vector-store database. Open a directory, add items, find their neighbours."""

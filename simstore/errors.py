@@ -1,0 +1,133 @@
+"""Every error simstore raises: each is a SimstoreError and the builtin that a user would catch."""
+
+__all__ = [
+    "AlreadyOpenError",
+    "BuildError",
+    "CorruptStoreError",
+    "DimensionError",
+    "DuplicateKeyError",
+    "EmbedderMismatchError",
+    "EmbedderRequiredError",
+    "ForkedStoreError",
+    "FormatVersionError",
+    "InvalidArgumentError",
+    "InvalidDataError",
+    "InvalidKeyError",
+    "InvalidLabelError",
+    "InvalidVectorError",
+    "KeyExistsError",
+    "KeyNotFoundError",
+    "NotAStoreError",
+    "ReadOnlyStoreError",
+    "SimstoreError",
+    "StorageError",
+    "StorageFullError",
+    "StoreClosedError",
+    "StoreExistsError",
+    "StoreNotFoundError",
+]
+
+
+class SimstoreError(Exception):
+    """Base of every error simstore raises."""
+
+    def __str__(self) -> str:  # KeyError would print the message as a repr
+        return str(self.args[0]) if self.args else ""
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+class StoreNotFoundError(SimstoreError, FileNotFoundError):
+    """There is no store at the path."""
+
+
+class StoreExistsError(SimstoreError, FileExistsError):
+    """A store was to be created where something stands already."""
+
+
+class NotAStoreError(SimstoreError, ValueError):
+    """The path is there, but it is no simstore store."""
+
+
+class FormatVersionError(SimstoreError, ValueError):
+    """The store was written by a newer simstore."""
+
+
+class CorruptStoreError(SimstoreError, OSError):
+    """Bytes on disk are not what was written."""
+
+
+class AlreadyOpenError(SimstoreError, RuntimeError):
+    """This process has the store open already."""
+
+
+class StoreClosedError(SimstoreError, ValueError):
+    """The store was closed."""
+
+
+class ForkedStoreError(SimstoreError, RuntimeError):
+    """A store object was used in a process forked from the one that opened it."""
+
+
+class ReadOnlyStoreError(SimstoreError, PermissionError):
+    """A write to a store that was opened with mode="r"."""
+
+
+class StorageError(SimstoreError, OSError):
+    """The operating system or LMDB refused something; the store is as it was before the call."""
+
+
+class StorageFullError(StorageError):
+    """No space left; the store is as it was before the call, and usable."""
+
+
+class BuildError(SimstoreError, RuntimeError):
+    """A graph could not be built; the items are safe, and search goes on without it."""
+
+
+# -- what was given --------------------------------------------------------------------------------------------------
+
+
+class InvalidArgumentError(SimstoreError, ValueError):
+    """An argument has a value that is not allowed."""
+
+
+class InvalidVectorError(SimstoreError, ValueError):
+    """Vectors of a wrong shape, type or value."""
+
+
+class DimensionError(InvalidVectorError):
+    """Vectors of another width than the store's."""
+
+
+class InvalidKeyError(SimstoreError, ValueError):
+    """A key that is no str or int, or too long."""
+
+
+class InvalidLabelError(SimstoreError, ValueError):
+    """A label that is no str, int or None, or too long."""
+
+
+class InvalidDataError(SimstoreError, ValueError):
+    """Data that msgpack cannot hold."""
+
+
+class DuplicateKeyError(SimstoreError, ValueError):
+    """The same key twice in one call."""
+
+
+class KeyExistsError(SimstoreError, KeyError):
+    """add() of a key that is in the store."""
+
+
+class KeyNotFoundError(SimstoreError, KeyError):
+    """A key that is not in the store."""
+
+
+class EmbedderRequiredError(SimstoreError, ValueError):
+    """inputs= or input= without an embedder."""
+
+
+class EmbedderMismatchError(SimstoreError, ValueError):
+    """The store was made with another embedder."""
