@@ -1,1 +1,22 @@
 """simstore: an embedded vector-store database. Open a directory, add items, find their neighbours."""
+
+from simstore import errors
+from simstore.errors import SimstoreError
+from simstore.store import Store, open
+from simstore.types import BatchHits, Counts, Hit, Hits, Item, Problem, StoreInfo
+
+__version__ = "0.1.0"
+__all__ = [
+    "BatchHits",
+    "Counts",
+    "Hit",
+    "Hits",
+    "Item",
+    "Problem",
+    "SimstoreError",
+    "Store",
+    "StoreInfo",
+    "__version__",
+    "errors",
+    "open",
+]

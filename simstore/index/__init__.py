@@ -1,0 +1,21 @@
+"""The index: graphs that are built by hnswlib and searched here, and exact scans. It knows rows and vectors, never keys."""
+
+from simstore.index._kernel import cpu_levels
+from simstore.index.builder import Build, BuildOptions, build_graph, extend_graph
+from simstore.index.exact import distances_to, prepared, scan
+from simstore.index.found import Found
+from simstore.index.segment import Segment, block_checksums
+
+__all__ = [
+    "Build",
+    "BuildOptions",
+    "Found",
+    "Segment",
+    "block_checksums",
+    "build_graph",
+    "cpu_levels",
+    "distances_to",
+    "extend_graph",
+    "prepared",
+    "scan",
+]

@@ -9,7 +9,7 @@ Distances here are raw: squared l2 (of unit vectors for cosine), or ``1 - <q, v>
 Algorithm: Malkov and Yashunin, "Efficient and robust approximate nearest neighbor search using HNSW graphs",
 arXiv 1603.09320, algorithms 2 and 5.
 """
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
@@ -735,3 +735,46 @@ def row_distances(const float[:, ::1] vectors, const float[::1] query, bint is_i
             for i in range(size):
                 part[i] = &vectors[start + i, 0]
             measure(&query[0], part, size, vectors.shape[1], INFINITY, &out[start])
+
+
+OK = 0
+NOT_FINITE = 1
+TOO_LARGE = 2
+ZERO = 3
+
+cdef double _LARGEST = 1e36   # a squared norm; the squared distance of two such vectors still fits a float32
+
+
+def prepare(const float[:, ::1] vectors, bint normalise, float[:, ::1] out):
+    """Writes vectors as they are compared: of unit length if ``normalise``, and without negative zeros.
+
+    Returns (OK, n), or why the first unusable vector cannot be (NOT_FINITE, TOO_LARGE, ZERO), and which it is.
+    """
+    cdef Py_ssize_t i, j, n = vectors.shape[0], dim = vectors.shape[1]
+    cdef double sum, scale
+    cdef int why = 0
+    if out.shape[0] != n or out.shape[1] != dim:
+        raise ValueError("out has another shape than vectors")
+    with nogil:
+        for i in range(n):
+            sum = 0.0
+            for j in range(dim):
+                sum += <double>vectors[i, j] * <double>vectors[i, j]
+            if not sum < INFINITY:
+                why = 1
+            elif sum > _LARGEST:
+                why = 2
+            elif normalise and sum == 0.0:
+                why = 3
+            if why:
+                break
+            if normalise:
+                scale = 1.0 / sqrt(sum)
+                for j in range(dim):
+                    out[i, j] = <float>(<double>vectors[i, j] * scale) + <float>0.0
+            else:
+                for j in range(dim):
+                    out[i, j] = vectors[i, j] + <float>0.0
+        else:
+            i = n
+    return why, i

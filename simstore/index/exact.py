@@ -1,0 +1,51 @@
+"""Exact distances to vectors in memory, and vectors as they are compared."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import InvalidVectorError
+from simstore.index import _kernel
+from simstore.index.found import Found
+from simstore.metrics import Metric
+
+__all__ = ["distances_to", "prepared", "scan"]
+
+_WHY = {
+    _kernel.NOT_FINITE: "holds NaN or infinity: every number must be finite",
+    _kernel.TOO_LARGE: "is longer than 1e18, so that float32 distances overflow: scale your vectors down",
+    _kernel.ZERO: "is all zeros, which has no direction and so no cosine distance: leave it out, or use metric='l2'",
+}
+
+
+def prepared(vectors: NDArray[np.float32], metric: Metric, what: str = "vector") -> NDArray[np.float32]:
+    """Vectors [n, dim] as they are compared: of unit length for cosine.
+
+    Raises:
+        InvalidVectorError: One of them cannot be; names the first.
+    """
+    out = np.empty_like(vectors)
+    why, at = _kernel.prepare(vectors, metric.normalises, out)
+    if why:
+        raise InvalidVectorError(f"{what} {at} {_WHY[why]}" if len(vectors) > 1 else f"the {what} {_WHY[why]}")
+    return out
+
+
+def scan(
+    vectors: NDArray[np.float32],
+    first_row: int,
+    queries: NDArray[np.float32],
+    metric: Metric,
+    allowed: NDArray[np.uint64] | None,
+    found: Found,
+) -> None:
+    """Adds the exact nearest of each query among vectors [n, dim] in rows first_row, … to found."""
+    _kernel.scan_rows(
+        vectors, first_row, queries, found.k, metric.is_ip, allowed, found.distances, found.rows, found.counts
+    )
+
+
+def distances_to(vectors: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """The raw distance from query [dim] to each of vectors [n, dim]."""
+    out = np.empty(len(vectors), np.float32)
+    _kernel.row_distances(vectors, query, metric.is_ip, out)
+    return out

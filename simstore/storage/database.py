@@ -1,0 +1,275 @@
+"""The tables of a store in LMDB, and what is read from and written to them within one transaction. FORMAT.md has the bytes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import CorruptStoreError
+from simstore.storage.environment import Environment, Transaction
+from simstore.storage.records import (
+    item_value,
+    LogEntry,
+    SegmentRecord,
+    State,
+    row_key,
+    rows_per_run,
+    sealed,
+    split_records,
+    unsealed,
+    vector_checksum,
+    vector_records,
+)
+
+__all__ = ["FORMAT_VERSION", "Database", "NewRows", "Schema"]
+
+FORMAT_VERSION = 1
+LOG_KEPT = 4096  # transactions that another process may lag behind before it reads everything anew
+_SCHEMA, _STATE = b"schema", b"state"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What does not change from one transaction to the next."""
+
+    format: int
+    uuid: str
+    dim: int | None
+    metric: str
+    M: int
+    ef_construction: int
+    embedder: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRows:
+    """Rows to append, encoded already: a key, a label and an item's packed [key, label, data] for each vector."""
+
+    keys: Sequence[bytes]
+    labels: Sequence[bytes]
+    items: Sequence[bytes]
+    vectors: NDArray[np.float32]
+
+
+class Database:
+    """The tables. Every method works within the transaction it is given."""
+
+    def __init__(self, environment: Environment, *, create: bool = False) -> None:
+        self._environment = environment
+        table = environment.table
+        self._meta = table("meta", create=create)
+        self._vectors = table("vectors", create=create)
+        self._items = table("items", create=create)
+        self._keys = table("keys", create=create, duplicates=True)
+        self._labels = table("labels", create=create, duplicates=True)
+        self._tombstones = table("tombstones", create=create)
+        self._log = table("log", create=create)
+        self._segments = table("segments", create=create)
+
+    # -- meta --
+
+    def schema(self, txn: Transaction) -> Schema:
+        """The store's schema."""
+        value = txn.get(_SCHEMA, db=self._meta)
+        if value is None:
+            raise CorruptStoreError("the database has no schema: it is no simstore database, or damaged")
+        return Schema(**msgpack.unpackb(unsealed(bytes(value), "the store's schema")))
+
+    def put_schema(self, txn: Transaction, schema: Schema) -> None:
+        """Replaces the schema."""
+        txn.put(_SCHEMA, sealed(msgpack.packb(asdict(schema))), db=self._meta)
+
+    def state(self, txn: Transaction) -> State:
+        """The state after the newest transaction."""
+        value = txn.get(_STATE, db=self._meta)
+        return State() if value is None else State.of(value)
+
+    def raw_state(self, txn: Transaction) -> bytes | None:
+        """The state's bytes: equal bytes are the same state."""
+        value: bytes | None = txn.get(_STATE, db=self._meta)
+        return value
+
+    def put_state(self, txn: Transaction, state: State) -> None:
+        """Replaces the state."""
+        txn.put(_STATE, state.value(), db=self._meta)
+
+    # -- rows --
+
+    def rows_of(self, txn: Transaction, key: bytes) -> list[int]:
+        """All rows that a key ever had, ascending."""
+        with txn.cursor(db=self._keys) as cursor:
+            if not cursor.set_key(key):
+                return []
+            return [int.from_bytes(value, "big") for value in cursor.iternext_dup()]
+
+    def live_rows(self, txn: Transaction, keys: Sequence[bytes]) -> list[int | None]:
+        """The live row of each key, or None."""
+        found: list[int | None] = []
+        with txn.cursor(db=self._keys) as cursor:
+            for key in keys:
+                row = None
+                if cursor.set_key(key) and cursor.last_dup():
+                    newest = cursor.value()
+                    if txn.get(newest, db=self._tombstones) is None:
+                        row = int.from_bytes(newest, "big")
+                found.append(row)
+        return found
+
+    def has_label(self, txn: Transaction, label: bytes, row: int) -> bool:
+        """Whether a label's postings hold the row."""
+        with txn.cursor(db=self._labels) as cursor:
+            return bool(cursor.set_key_dup(label, row_key(row)))
+
+    def item(self, txn: Transaction, row: int) -> bytes:
+        """The stored value of a row's item."""
+        value: bytes | None = txn.get(row_key(row), db=self._items)
+        if value is None:
+            raise CorruptStoreError(f"the item in row {row} is missing: store.check() lists what else is")
+        return value
+
+    def items(self, txn: Transaction, first_row: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Rows and their items' stored values, ascending from first_row."""
+        with txn.cursor(db=self._items) as cursor:
+            if cursor.set_range(row_key(first_row)):
+                for key, value in cursor:
+                    yield int.from_bytes(key, "big"), value
+
+    def _runs(self, txn: Transaction, first_row: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """The values of vectors that hold rows of first_row … stop - 1, each with its own first row."""
+        with txn.cursor(db=self._vectors) as cursor:
+            at = row_key(first_row)
+            found = cursor.set_range(at)
+            if not found or cursor.key() != at:
+                found = cursor.prev() if found else cursor.last()
+            while found:
+                run_row = int.from_bytes(cursor.key(), "big")
+                if run_row >= stop:
+                    return
+                yield run_row, cursor.value()
+                found = cursor.next()
+
+    def vector(self, txn: Transaction, row: int, dim: int) -> NDArray[np.float32]:
+        """A row's vector, read-only."""
+        vector = self.vectors(txn, row, row + 1, dim)[0]
+        vector.flags.writeable = False
+        return vector
+
+    def vectors(
+        self, txn: Transaction, first_row: int, stop: int, dim: int, needed: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """The vectors of rows first_row … stop - 1, [stop - first_row, dim].
+
+        Args:
+            needed: Rows that are False here may come back as anything; all are needed by default.
+
+        Raises:
+            CorruptStoreError: A needed vector is missing or damaged.
+        """
+        out = np.zeros((stop - first_row, dim), np.float32)
+        missing = np.ones(stop - first_row, bool) if needed is None else needed.copy()
+        for run_row, value in self._runs(txn, first_row, stop):
+            vectors, checksums = split_records(value, dim)
+            start, end = max(first_row, run_row), min(stop, run_row + len(vectors))
+            if start >= end:
+                continue
+            part = slice(start - first_row, end - first_row)
+            out[part] = vectors[start - run_row : end - run_row]
+            for i in np.flatnonzero(missing[part]).tolist():
+                row = start + i
+                if vector_checksum(out[row - first_row].data, row) == int(checksums[row - run_row]):
+                    missing[row - first_row] = False
+        if missing.any():
+            row = first_row + int(np.argmax(missing))
+            raise CorruptStoreError(
+                f"the vector in row {row} is missing or damaged (its checksum does not match): store.check() lists what else "
+                "is; delete that item or upsert it again, or restore the store from a backup"
+            )
+        return out
+
+    def append(self, txn: Transaction, rows: NewRows, first_row: int, seq: int) -> None:
+        """Writes new rows from first_row on."""
+        n = len(rows.keys)
+        row_keys = [row_key(row) for row in range(first_row, first_row + n)]
+        created = row_key(seq)
+        with txn.cursor(db=self._items) as cursor:
+            cursor.putmulti(
+                [(key, item_value(packed, created, first_row + i)) for i, (key, packed) in enumerate(zip(row_keys, rows.items, strict=True))],
+                append=True,
+            )
+        self._append_vectors(txn, rows.vectors, first_row)
+        for table, names in ((self._keys, rows.keys), (self._labels, rows.labels)):
+            with txn.cursor(db=table) as cursor:
+                cursor.putmulti(sorted(zip(names, row_keys, strict=True)))
+
+    def _append_vectors(self, txn: Transaction, vectors: NDArray[np.float32], first_row: int) -> None:
+        records = vector_records(vectors, first_row)
+        step = rows_per_run(vectors.shape[1])
+        with txn.cursor(db=self._vectors) as cursor:
+            cursor.putmulti(
+                [(row_key(first_row + at), records[at : at + step].tobytes()) for at in range(0, len(records), step)],
+                append=True,
+            )
+
+    # -- tombstones and log --
+
+    def bury(self, txn: Transaction, rows: Iterable[int], seq: int) -> None:
+        """Writes tombstones."""
+        with txn.cursor(db=self._tombstones) as cursor:
+            cursor.putmulti([(row_key(row), sealed(row_key(seq), row)) for row in sorted(rows)])
+
+    def tombstones(self, txn: Transaction) -> NDArray[np.uint64]:
+        """All rows with a tombstone, ascending."""
+        with txn.cursor(db=self._tombstones) as cursor:
+            return np.frombuffer(b"".join(cursor.iternext(values=False)), ">u8").astype(np.uint64)
+
+    def tombstone_values(self, txn: Transaction) -> Iterator[tuple[int, bytes]]:
+        """Rows with a tombstone and the stored values, ascending."""
+        with txn.cursor(db=self._tombstones) as cursor:
+            for key, value in cursor:
+                yield int.from_bytes(key, "big"), value
+
+    def put_log(self, txn: Transaction, seq: int, entry: LogEntry) -> None:
+        """Writes what the transaction changed; now and then drops what nobody should need any more."""
+        with txn.cursor(db=self._log) as cursor:
+            cursor.put(row_key(seq), entry.value(seq), append=True)
+            if seq % LOG_KEPT == 0:
+                while cursor.first() and int.from_bytes(cursor.key(), "big") <= seq - LOG_KEPT:
+                    cursor.delete()
+
+    def log_since(self, txn: Transaction, seq: int, newest: int) -> list[LogEntry] | None:
+        """The entries after seq, or None if some are gone already."""
+        entries = []
+        with txn.cursor(db=self._log) as cursor:
+            if not cursor.set_key(row_key(seq + 1)):
+                return None
+            for key, value in cursor:
+                entries.append(LogEntry.of(value, int.from_bytes(key, "big")))
+        return entries if len(entries) == newest - seq else None
+
+    # -- labels and keys, whole --
+
+    def postings(self, txn: Transaction, table: str) -> Iterator[tuple[bytes, NDArray[np.uint64]]]:
+        """Each entry of "labels" or "keys" with its rows, ascending."""
+        with txn.cursor(db=self._labels if table == "labels" else self._keys) as cursor:
+            found = cursor.first()
+            while found:
+                key, rows = cursor.key(), b"".join(cursor.iternext_dup())
+                yield key, np.frombuffer(rows, ">u8").astype(np.uint64)
+                found = cursor.next_nodup()
+
+    # -- segments --
+
+    def segments(self, txn: Transaction) -> list[SegmentRecord]:
+        """The records of all segments, by first row."""
+        with txn.cursor(db=self._segments) as cursor:
+            return [SegmentRecord.of(value, int.from_bytes(key, "big")) for key, value in cursor]
+
+    def replace_segments(self, txn: Transaction, old: Iterable[SegmentRecord], new: Iterable[SegmentRecord]) -> None:
+        """Names new segments and retires old ones."""
+        for record in old:
+            txn.delete(row_key(record.first_row), db=self._segments)
+        for record in new:
+            txn.put(row_key(record.first_row), record.value(), db=self._segments)

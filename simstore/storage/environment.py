@@ -1,0 +1,270 @@
+"""LMDB, behind what a store needs of it. The only module that imports lmdb."""
+
+import errno
+import os
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+from lmdb import verify
+
+from simstore.errors import (
+    AlreadyOpenError,
+    CorruptStoreError,
+    ForkedStoreError,
+    SimstoreError,
+    StorageError,
+    StorageFullError,
+    StoreClosedError,
+)
+
+__all__ = ["DATA_FILE", "EngineError", "Environment", "Transaction", "check_size", "structural_problems", "translate"]
+
+T = TypeVar("T")
+EngineError = lmdb.Error
+Transaction = Any  # lmdb.Transaction: py-lmdb carries no types
+Table = Any
+
+DATA_FILE = "data.mdb"
+_TERABYTE = 1 << 40
+_NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
+_MAP_SIZE = _TERABYTE if _NEVER_GROWS else (1 << 30 if sys.maxsize > 1 << 32 else 1 << 28)
+_GROWTH = 2
+
+# A page starts with 16 bytes of header; a meta page goes on with magic, version, address, map size, two tables of 48 bytes
+# (the first one's u32 is the page size), the last page's number and the transaction's. LMDB 0.9, lmdb.h / mdb.c: MDB_meta.
+_PAGE_HEADER = 16
+_META = struct.Struct("<II Q Q I 44x 48x Q Q")
+_MAGIC = 0xBEEFC0DE
+
+
+def check_size(path: Path) -> None:
+    """Refuses a database file that is shorter than its own meta pages say: reading it would kill the process.
+
+    Raises:
+        CorruptStoreError: The file is missing, empty, short or no LMDB database.
+    """
+    remedy = "restore the store from a backup; nothing was changed"
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            head = file.read(_PAGE_HEADER + _META.size)
+            if len(head) < _PAGE_HEADER + _META.size:
+                raise CorruptStoreError(f"{path} holds {size} bytes and no database: {remedy}")
+            page_size = _META.unpack_from(head, _PAGE_HEADER)[4]
+            file.seek(page_size if 0 < page_size <= 1 << 16 else 4096)
+            second = file.read(_PAGE_HEADER + _META.size)
+    except FileNotFoundError:
+        raise CorruptStoreError(f"{path} is missing: {remedy}") from None
+    needed = 0
+    for page in (head, second):
+        if len(page) < _PAGE_HEADER + _META.size:
+            raise CorruptStoreError(f"{path} is cut off after {size} bytes: {remedy}")
+        magic, _version, _address, _map_size, pages, last_page, txn = _META.unpack_from(page, _PAGE_HEADER)
+        if magic != _MAGIC or pages != page_size:
+            raise CorruptStoreError(f"{path} has a damaged meta page: {remedy}")
+        if txn:  # the older one names fewer pages, or as many: files only grow
+            needed = max(needed, (last_page + 1) * page_size)
+    if size < needed:
+        raise CorruptStoreError(f"{path} is cut off: {size} bytes where its meta page names {needed}: {remedy}")
+
+
+def translate(err: Exception) -> SimstoreError:
+    """The simstore error for one of LMDB's."""
+    text = str(err)
+    full = isinstance(err, (lmdb.MapFullError, lmdb.DiskError)) or any(
+        os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    )
+    if full:
+        return StorageFullError(f"no space left for the database ({text}): free some space and call again; nothing was changed")
+    if isinstance(err, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)):
+        return CorruptStoreError(f"the database is damaged ({text}): restore the store from a backup")
+    if isinstance(err, lmdb.ReadersFullError):
+        return StorageError("too many processes and threads read the store at once: close some, or try again")
+    return StorageError(f"the database refused: {text}")
+
+
+class _Gate:
+    """Lets transactions through until the map must grow; then waits until none is open."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = 0
+        self._growing = False
+
+    def enter(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._growing)
+            self._open += 1
+
+    def leave(self) -> None:
+        with self._changed:
+            self._open -= 1
+            self._changed.notify_all()
+
+    def alone(self, work: Callable[[], None]) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._growing)
+            self._growing = True
+            try:
+                self._changed.wait_for(lambda: self._open == 0)
+                work()
+            finally:
+                self._growing = False
+                self._changed.notify_all()
+
+
+class _GatedTransaction:
+    """A transaction that counts at the gate; only where maps grow."""
+
+    def __init__(self, gate: _Gate, begin: Callable[[], Transaction]) -> None:
+        self._gate = gate
+        self._begin = begin
+
+    def __enter__(self) -> Transaction:
+        self._gate.enter()
+        try:
+            self._transaction = self._begin()
+        except BaseException:
+            self._gate.leave()
+            raise
+        return self._transaction.__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._transaction.__exit__(*exc)
+        finally:
+            self._gate.leave()
+
+
+class Environment:
+    """An open LMDB database: read and write transactions over its tables.
+
+    Args:
+        path: The store's directory.
+        readonly: No writes.
+        create: Make the database if it is missing.
+        map_size: Address space to reserve, in bytes; by default a terabyte where that is free, and growing elsewhere.
+        grows: Whether the map is enlarged when it is full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        readonly: bool = False,
+        create: bool = False,
+        map_size: int = _MAP_SIZE,
+        grows: bool = not _NEVER_GROWS,
+    ) -> None:
+        self._pid = os.getpid()
+        self._gate = _Gate() if grows else None
+        self._path = path
+        self._closed = False
+        try:
+            self._env = lmdb.open(
+                os.fspath(path), readonly=readonly, create=create, map_size=max(map_size, _file_size(path)), max_dbs=16,
+                max_readers=1024, max_spare_txns=4, meminit=False,
+            )  # fmt: skip
+            self._env.reader_check()
+        except lmdb.Error as err:
+            if "already open" in str(err).lower():
+                raise AlreadyOpenError(
+                    f"{path} is open in this process already: use that Store object, or close it first"
+                ) from err
+            raise translate(err) from err
+
+    def table(self, name: str, *, create: bool = False, duplicates: bool = False) -> Table:
+        """The table of that name; with duplicates it holds many 8-byte values for one key."""
+        try:
+            return self._env.open_db(name.encode(), create=create, dupsort=duplicates, dupfixed=duplicates)
+        except lmdb.NotFoundError:
+            raise CorruptStoreError(f"{self._path} has no table {name!r}: it is no simstore database, or damaged") from None
+        except lmdb.Error as err:
+            raise translate(err) from err
+
+    def read(self, *, buffers: bool = False) -> AbstractContextManager[Transaction]:
+        """A read transaction for a with-statement: it sees one state, whatever is written beside it."""
+        if self._gate is not None:
+            return _GatedTransaction(self._gate, lambda: self._begin(buffers))
+        return self._begin(buffers)  # type: ignore[no-any-return]  # py-lmdb's transaction is its own context manager
+
+    def _begin(self, buffers: bool) -> Transaction:
+        self.check_usable()
+        try:
+            return self._env.begin(buffers=buffers)
+        except lmdb.MapResizedError:  # another process made the map larger
+            self._env.set_mapsize(0)
+            return self._env.begin(buffers=buffers)
+
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """Runs work(transaction) and commits; where it raises, nothing is written. It runs again if the map had to grow.
+
+        Raises:
+            StorageFullError: No space; nothing was written.
+            StorageError, CorruptStoreError: LMDB refused; nothing was written.
+        """
+        while True:
+            self.check_usable()
+            try:
+                return self._write_once(work)
+            except lmdb.MapFullError as err:
+                if self._gate is None:
+                    raise translate(err) from err
+                self._grow()
+            except lmdb.MapResizedError:
+                self._alone(lambda: self._env.set_mapsize(0))
+            except lmdb.Error as err:
+                raise translate(err) from err
+
+    def _write_once(self, work: Callable[[Transaction], T]) -> T:
+        if self._gate is None:
+            with self._env.begin(write=True) as transaction:
+                return work(transaction)
+        with _GatedTransaction(self._gate, lambda: self._env.begin(write=True)) as transaction:
+            return work(transaction)
+
+    def _grow(self) -> None:
+        self._alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
+
+    def _alone(self, work: Callable[[], None]) -> None:
+        if self._gate is None:
+            work()
+        else:
+            self._gate.alone(work)
+
+    def check_usable(self) -> None:
+        """Raises ForkedStoreError in a forked child, StoreClosedError after close()."""
+        if self._pid != os.getpid():
+            raise ForkedStoreError(
+                f"{self._path} was opened in process {self._pid}, and this is process {os.getpid()}, forked from it: "
+                "open the store in the child, by simstore.open(path), and close the parent's before forking"
+            )
+        if self._closed:
+            raise StoreClosedError(f"the store {self._path} was closed: open it again with simstore.open(path)")
+
+    def close(self) -> None:
+        """Closes the database. Buffers that transactions handed out must be gone."""
+        if not self._closed and self._pid == os.getpid():
+            self._closed = True
+            self._env.close()
+
+
+def structural_problems(path: Path) -> list[str]:
+    """What LMDB's own offline checker finds wrong with the database in a directory."""
+    try:
+        return [str(problem) for problem in verify.verify(os.fspath(path))]
+    except (verify.VerifyError, OSError) as err:
+        return [str(err)]
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return (path / DATA_FILE).stat().st_size
+    except FileNotFoundError:
+        return 0

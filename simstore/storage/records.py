@@ -1,0 +1,208 @@
+"""The values in LMDB: each carries a checksum that is seeded with its key's number, so that neither a flipped bit nor a value
+that strayed to another place passes for good."""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
+
+from simstore.errors import CorruptStoreError
+from simstore.storage.encoding import unpack
+from simstore.types import Key, Label
+
+__all__ = ["LogEntry", "SegmentRecord", "State", "item_value", "read_item", "sealed", "unsealed"]
+
+U64 = struct.Struct(">Q")
+_CHECKSUM_BYTES = 8
+_DAMAGED = "is damaged (its checksum does not match): store.check() lists what else is; restore the store from a backup"
+
+
+def row_key(row: int) -> bytes:
+    """The key of a row or seq in a table."""
+    return U64.pack(row)
+
+
+def sealed(body: bytes, seed: int = 0) -> bytes:
+    """A body behind its checksum."""
+    return xxh3_64_digest(body, seed) + body
+
+
+def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
+    """The body of a sealed value.
+
+    Raises:
+        CorruptStoreError: The checksum does not match; names what.
+    """
+    body = value[_CHECKSUM_BYTES:]
+    if xxh3_64_digest(body, seed) != value[:_CHECKSUM_BYTES]:
+        raise CorruptStoreError(f"{what} {_DAMAGED}")
+    return body
+
+
+# -- items: created_seq and msgpack [key, label, data] -----------------------------------------------------------------
+
+
+def item_value(packed: bytes, created_seq: bytes, row: int) -> bytes:
+    """The stored value of an item: checksum, created_seq, msgpack."""
+    return sealed(created_seq + packed, row)
+
+
+def read_item(value: bytes, row: int) -> tuple[Key, Label, Any]:
+    """Key, label and data of a stored item.
+
+    Raises:
+        CorruptStoreError: The checksum does not match.
+    """
+    if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
+        raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
+    try:
+        key, label, data = unpack(value[2 * _CHECKSUM_BYTES :])
+    except Exception as err:  # what msgpack raises for bytes it did not write
+        raise CorruptStoreError(f"the item in row {row} cannot be read ({err}): was it written by a newer simstore?") from err
+    return key, label, data
+
+
+def created_seq_of(value: bytes) -> int:
+    """The seq that an item was written in."""
+    return int.from_bytes(value[_CHECKSUM_BYTES : 2 * _CHECKSUM_BYTES], "big")
+
+
+# -- vectors: runs of records, each float32 [dim], padded to 8 bytes, and its checksum ---------------------------------
+
+RUN_BYTES = 16 * 4096 - 16  # a value of 16 LMDB pages, less their header
+
+
+def record_bytes(dim: int) -> int:
+    """The size of one vector's record."""
+    return (4 * dim + 7) // 8 * 8 + _CHECKSUM_BYTES
+
+
+def rows_per_run(dim: int) -> int:
+    """How many records one value holds at most."""
+    return max(1, RUN_BYTES // record_bytes(dim))
+
+
+def vector_checksum(content: bytes | memoryview, row: int) -> int:
+    """The checksum of one vector's bytes."""
+    return xxh3_64_intdigest(content, row)
+
+
+def vector_records(vectors: NDArray[np.float32], first_row: int) -> NDArray[np.uint8]:
+    """The records of vectors [n, dim] in rows first_row, …: uint8 [n, record_bytes]."""
+    n, dim = vectors.shape
+    records = np.zeros((n, record_bytes(dim)), np.uint8)
+    records[:, : 4 * dim] = vectors.astype("<f4", copy=False).view(np.uint8)
+    checksums = [vector_checksum(vector.data, first_row + i) for i, vector in enumerate(vectors)]
+    records[:, -_CHECKSUM_BYTES:] = np.array(checksums, "<u8").view(np.uint8).reshape(n, _CHECKSUM_BYTES)
+    return records
+
+
+def split_records(value: bytes | memoryview, dim: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    """The vectors [n, dim] in a value, and their checksums [n]; both views of it."""
+    size = record_bytes(dim)
+    if len(value) % size or not len(value):
+        raise CorruptStoreError(f"a value of {len(value)} bytes in the table of vectors {_DAMAGED}")
+    records = np.frombuffer(value, np.uint8).reshape(-1, size)
+    return records[:, : 4 * dim].view("<f4"), records[:, -_CHECKSUM_BYTES:].view("<u8")[:, 0]
+
+
+# -- what the store knows of itself ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The newest transaction: its seq; the next row; live items; the number keys=None gives next; seq of the newest change of
+    the list of segments."""
+
+    seq: int = 0
+    next_row: int = 0
+    n_live: int = 0
+    next_number: int = 0
+    segments_seq: int = 0
+
+    _FORM = struct.Struct(">5Q")
+
+    def value(self) -> bytes:
+        """The stored value."""
+        return sealed(
+            self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq)
+        )
+
+    @classmethod
+    def of(cls, value: bytes) -> "State":
+        """The state of a stored value."""
+        return cls(*cls._FORM.unpack(unsealed(value, "the store's state")))
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What one transaction changed: rows first_row to first_row + n_rows - 1 are new, dead_rows have a tombstone now."""
+
+    first_row: int
+    n_rows: int
+    dead_rows: tuple[int, ...]
+
+    def value(self, seq: int) -> bytes:
+        """The stored value."""
+        return sealed(msgpack.packb([self.first_row, self.n_rows, _packed_rows(self.dead_rows)]), seq)
+
+    @classmethod
+    def of(cls, value: bytes, seq: int) -> "LogEntry":
+        """The entry of a stored value."""
+        first_row, n_rows, dead = msgpack.unpackb(unsealed(value, f"log entry {seq}", seq))
+        return cls(first_row, n_rows, tuple(np.frombuffer(dead, "<u8").tolist()))
+
+
+def _packed_rows(rows: tuple[int, ...]) -> bytes:
+    return np.array(rows, "<u8").tobytes()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentRecord:
+    """What LMDB knows of a segment file.
+
+    Attributes:
+        first_row, last_row: The rows the segment stands for.
+        n_rows: How many of them are in it; the others were dead when it was built.
+        blocks: uint64, the xxh3 of each 64 KB of the file.
+        copy_nodes, copy_starts, copy_rows: Nodes that stand for several rows, and those rows but the first.
+        orphans: Nodes that no walk reaches.
+    """
+
+    file: str
+    first_row: int
+    last_row: int
+    n_rows: int
+    n_nodes: int
+    dim: int
+    metric: str
+    size_bytes: int
+    blocks: NDArray[np.uint64]
+    copy_nodes: NDArray[np.uint32]
+    copy_starts: NDArray[np.uint64]
+    copy_rows: NDArray[np.uint64]
+    orphans: NDArray[np.uint32]
+
+    def value(self) -> bytes:
+        """The stored value."""
+        head = [self.file, self.first_row, self.last_row, self.n_rows, self.n_nodes, self.dim, self.metric, self.size_bytes]
+        arrays = [
+            self.blocks.astype("<u8").tobytes(),
+            self.copy_nodes.astype("<u4").tobytes(),
+            self.copy_starts.astype("<u8").tobytes(),
+            self.copy_rows.astype("<u8").tobytes(),
+            self.orphans.astype("<u4").tobytes(),
+        ]
+        return sealed(msgpack.packb(head + arrays), self.first_row)
+
+    @classmethod
+    def of(cls, value: bytes, first_row: int) -> "SegmentRecord":
+        """The record of a stored value."""
+        parts = msgpack.unpackb(unsealed(value, f"the record of the segment from row {first_row}", first_row))
+        kinds = ("<u8", "<u4", "<u8", "<u8", "<u4")
+        arrays = (np.frombuffer(part, kind) for part, kind in zip(parts[8:], kinds, strict=True))
+        return cls(*parts[:8], *arrays)

@@ -1,0 +1,214 @@
+"""What the public methods are given, checked and brought into one form before anything is read or written."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import (
+    DimensionError,
+    DuplicateKeyError,
+    InvalidArgumentError,
+    InvalidVectorError,
+    SimstoreError,
+)
+from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
+from simstore.types import Key, Label
+
+__all__ = ["Batch", "Keys", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys as given and as stored."""
+
+    plain: list[Key]
+    encoded: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items to write, valid and encoded.
+
+    Attributes:
+        keys: None if the store is to number the items.
+        labels: Encoded labels.
+        tails: msgpack of [label, data] without its first byte: an item's value ends with it.
+    """
+
+    keys: Keys | None
+    labels: list[bytes]
+    tails: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def is_single(keys: Any) -> bool:
+    """Whether one key was given and not a sequence of them."""
+    return isinstance(keys, (str, int, np.integer))
+
+
+def keys_of(keys: Any, *, unique: bool = True) -> Keys:
+    """The keys of a call; one alone is a batch of one.
+
+    Raises:
+        InvalidKeyError: One of them is no key.
+        DuplicateKeyError: One stands there twice.
+        InvalidArgumentError: They are no sequence.
+    """
+    if is_single(keys):
+        keys = [keys]
+    if isinstance(keys, (bytes, dict)) or not isinstance(keys, Iterable):
+        raise InvalidArgumentError(f"keys is a key or a sequence of keys (str or int), not {type(keys).__name__}")
+    given = list(keys.tolist() if isinstance(keys, np.ndarray) else keys)
+    encoded = [_named("keys", i, encode_key, key) for i, key in enumerate(given)]
+    if unique and len(set(encoded)) < len(encoded):
+        seen: set[bytes] = set()
+        for i, key in enumerate(encoded):
+            if key in seen:
+                raise DuplicateKeyError(f"keys[{i}]: {given[i]!r} stands twice in one call; each key may stand once")
+            seen.add(key)
+    return Keys([plain_value(key) for key in given], encoded)
+
+
+def _named(what: str, i: int, work: Any, value: Any) -> Any:
+    """work(value), with the place added to the error's message."""
+    try:
+        return work(value)
+    except SimstoreError as err:
+        raise type(err)(f"{what}[{i}]: {err}") from err.__cause__
+
+
+def batch_of(keys: Any, labels: Any, data: Any, n: int | None) -> Batch:
+    """The batch of a call that writes n items (None: as many as keys).
+
+    Raises:
+        InvalidArgumentError: Nothing to write, or lengths that differ.
+        InvalidKeyError, InvalidLabelError, InvalidDataError, DuplicateKeyError: See there; names the first bad item.
+    """
+    single = is_single(keys)
+    checked = None if keys is None else keys_of(keys)
+    count = n if checked is None else len(checked.plain)
+    if count is None:
+        raise InvalidArgumentError("keys=None needs vectors or inputs")
+    if n is not None and count != n:
+        raise InvalidArgumentError(f"{count} keys for {n} vectors: give one key for each")
+    if count == 0:
+        raise InvalidArgumentError("nothing to write: the batch is empty")
+    label_list = column("labels", labels, count, single)
+    data_list = column("data", data, count, single)
+    with_packer = packer()
+    encoded = [_named("labels", i, encode_label, label) for i, label in enumerate(label_list)]
+    tails = [
+        _named("data", i, lambda pair: pack(with_packer, pair)[1:], [plain_value(label), value])
+        for i, (label, value) in enumerate(zip(label_list, data_list, strict=True))
+    ]
+    return Batch(checked, encoded, tails)
+
+
+def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
+    """A value for each of count items.
+
+    Raises:
+        InvalidArgumentError: It is no sequence, or has another length.
+    """
+    if values is None:
+        return [None] * count
+    if single:
+        return [values]
+    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+        raise InvalidArgumentError(f"{name} is a sequence with one entry for each of the {count} items, not {values!r:.60}")
+    column = list(values) if name == "data" or not isinstance(values, np.ndarray) else values.tolist()
+    if len(column) != count:
+        raise InvalidArgumentError(f"{len(column)} {name} for {count} items: give one for each, or leave {name} out")
+    return column
+
+
+def item_bodies(keys: Sequence[Key], tails: Sequence[bytes]) -> list[bytes]:
+    """msgpack of each [key, label, data], where a tail is [label, data] without its first byte."""
+    with_packer = packer()
+    return [b"\x93" + pack(with_packer, key) + tail for key, tail in zip(keys, tails, strict=True)]
+
+
+# -- vectors ---------------------------------------------------------------------------------------------------------
+
+
+def vectors_of(vectors: Any, dim: int | None, *, single: bool = False, what: str = "vectors") -> NDArray[np.float32]:
+    """Vectors as float32 [n, dim], C-contiguous.
+
+    Args:
+        dim: The width they should have, or None for any.
+        single: One vector [dim] is wanted; it becomes [1, dim].
+
+    Raises:
+        InvalidVectorError: Wrong type or number of axes.
+        DimensionError: Another width.
+    """
+    try:
+        array = np.asarray(vectors)
+    except ValueError as err:
+        raise InvalidVectorError(f"{what} do not form an array ({err}): give all of them the same length") from err
+    if array.dtype.kind not in "fiu":
+        raise InvalidVectorError(f"{what} hold numbers (float32, or what converts to it), not dtype {array.dtype}")
+    if single and array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or (single and len(array) != 1):
+        wanted = "one vector [dim]" if single else "an array [n, dim]"
+        raise InvalidVectorError(f"{what} should be {wanted}, not an array of shape {list(array.shape)}")
+    if dim is not None and array.shape[1] != dim:
+        raise DimensionError(f"{what} have {array.shape[1]} numbers each; this store holds vectors of {dim}")
+    if array.shape[1] == 0:
+        raise DimensionError(f"{what} have no numbers: a vector needs at least one")
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+        return np.ascontiguousarray(array, np.float32)
+
+
+def vector_of(query: Any, dim: int | None) -> NDArray[np.float32]:
+    """A query as float32 [1, dim]."""
+    if type(query) is np.ndarray and query.dtype == np.float32 and query.shape == (dim,) and query.flags.c_contiguous:
+        return query[None]
+    return vectors_of(query, dim, single=True, what="query")
+
+
+def check_k(k: Any, max_distance: float | None) -> None:
+    """Raises InvalidArgumentError unless k is a positive int, or None beside max_distance."""
+    if k is None:
+        if max_distance is None:
+            raise InvalidArgumentError("k=None returns everything within max_distance: give max_distance, too")
+    elif isinstance(k, (bool, np.bool_)) or not isinstance(k, (int, np.integer)):
+        raise InvalidArgumentError(f"k is a whole number of answers, or None; not {k!r}")
+    elif k < 1:
+        raise InvalidArgumentError(f"k is at least 1, not {k}")
+
+
+def check_max_distance(max_distance: Any) -> None:
+    """Raises InvalidArgumentError unless max_distance is a number or None."""
+    if max_distance is None:
+        return
+    number = isinstance(max_distance, (int, float, np.integer, np.floating)) and not isinstance(max_distance, bool)
+    if not number or np.isnan(max_distance):
+        raise InvalidArgumentError(f"max_distance is a number, not {max_distance!r}")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises InvalidArgumentError unless value is None or an int of at least 1."""
+    if value is None:
+        return
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise InvalidArgumentError(f"{name} is a whole number of at least 1, not {value!r}")
+
+
+def embedded(vectors: Any, n: int | None, dim: int | None) -> NDArray[np.float32]:
+    """What an embedder returned, as float32 [n, dim].
+
+    Raises:
+        InvalidVectorError: It is something else.
+    """
+    array = vectors_of(vectors, None, what="the embedder's vectors")
+    if (n is not None and len(array) != n) or (dim is not None and array.shape[1] != dim):
+        raise InvalidVectorError(f"the embedder returned an array {list(array.shape)} where [{n}, {dim}] was expected")
+    return array
+

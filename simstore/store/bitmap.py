@@ -1,0 +1,73 @@
+"""Which rows are alive, one bit each."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Alive"]
+
+_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+
+class Alive:
+    """A bitmap over rows that never changes; burying rows makes another.
+
+    Bits of rows that do not exist yet are set, so that adding rows changes nothing here.
+
+    Attributes:
+        words: uint64, bit ``row & 63`` of word ``row >> 6``; it reaches beyond every row the store has.
+        n_dead: How many rows have been buried.
+    """
+
+    __slots__ = ("n_dead", "words")
+
+    def __init__(self, words: NDArray[np.uint64], n_dead: int) -> None:
+        self.words = words
+        self.n_dead = n_dead
+
+    @classmethod
+    def of(cls, n_rows: int, dead: Iterable[int]) -> "Alive":
+        """The bitmap of n_rows rows of which those in dead are buried."""
+        return cls(np.full(n_rows // 64 + 1, _ONES), 0).without(dead, n_rows)
+
+    def without(self, rows: Iterable[int], n_rows: int) -> "Alive":
+        """This bitmap, for n_rows rows, with more rows buried."""
+        dead = np.fromiter(rows, np.uint64)
+        short = n_rows // 64 + 1 - len(self.words)
+        if not len(dead) and short <= 0:
+            return self
+        if short > 0:
+            words = np.concatenate([self.words, np.full(short + len(self.words) // 2 + 64, _ONES)])
+        else:
+            words = self.words.copy()
+        bits = np.left_shift(np.uint64(1), dead & np.uint64(63))
+        np.bitwise_and.at(words, dead >> np.uint64(6), ~bits)
+        return Alive(words, self.n_dead + len(dead))
+
+    def __contains__(self, row: int) -> bool:
+        return bool(int(self.words[row >> 6]) >> (row & 63) & 1)
+
+    def mask(self, first: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each of rows first … stop - 1 is alive."""
+        words = self.words[first >> 6 : (stop + 63) >> 6]
+        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), bitorder="little")
+        return bits[first & 63 : (first & 63) + stop - first].view(bool)
+
+    def rows(self, first: int, stop: int) -> NDArray[np.uint64]:
+        """The rows of first … stop - 1 that are alive."""
+        return np.flatnonzero(self.mask(first, stop)).astype(np.uint64) + np.uint64(first)
+
+    def count(self, first: int, stop: int) -> int:
+        """How many of rows first … stop - 1 are alive."""
+        if first >= stop:
+            return 0
+        words = self.words[first >> 6 : (stop + 63) >> 6].copy()
+        words[0] &= _ONES << np.uint64(first & 63)
+        if stop & 63:
+            words[-1] &= _ONES >> np.uint64(64 - (stop & 63))
+        return int(np.bitwise_count(words).sum())
+
+    def of_rows(self, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether each of rows is alive."""
+        return (self.words[rows >> np.uint64(6)] >> (rows & np.uint64(63)) & np.uint64(1)).astype(bool)

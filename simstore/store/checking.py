@@ -1,0 +1,158 @@
+"""check(): everything on disk, compared with its checksums and with everything else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from simstore.errors import CorruptStoreError, SimstoreError
+from simstore.metrics import METRICS
+from simstore.storage import Database, Environment, Files, SegmentRecord, State, Transaction
+from simstore.storage.encoding import encode_key, encode_label
+from simstore.storage.environment import structural_problems
+from simstore.storage.records import created_seq_of, read_item, unsealed
+from simstore.index import prepared
+from simstore.store.bitmap import Alive
+from simstore.store.view import open_segment
+from simstore.types import Problem
+
+__all__ = ["check_store"]
+
+_RESTORE = "restore the store from a backup, or delete the item and add it again"
+_REBUILD = "open the store with mode='a' and call optimize(): the items are safe, the segment is rebuilt from them"
+_CHUNK = 4096
+
+
+def check_store(environment: Environment, database: Database, files: Files, directory: Path) -> list[Problem]:
+    """All problems found; an empty list if the store is sound."""
+    problems = [Problem("data.mdb", text, "restore the store from a backup") for text in structural_problems(directory)]
+    with environment.read() as txn:
+        for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments):
+            try:
+                problems.extend(part(txn, database, files, directory))
+            except SimstoreError as err:
+                problems.append(Problem(part.__name__.removeprefix("_check_"), str(err), _RESTORE))
+    return problems
+
+
+def _alive(txn: Transaction, database: Database, state: State) -> Alive:
+    return Alive.of(state.next_row, (row for row in database.tombstones(txn).tolist() if row < state.next_row))
+
+
+def _check_state(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    state = database.state(txn)
+    database.schema(txn)
+    n_dead = 0
+    for row, value in database.tombstone_values(txn):
+        n_dead += 1
+        try:
+            if row >= state.next_row or int.from_bytes(unsealed(value, f"the tombstone of row {row}", row), "big") > state.seq:
+                yield Problem("tombstones", f"a tombstone names row {row}, which does not exist", _RESTORE)
+        except CorruptStoreError as err:
+            yield Problem("tombstones", str(err), _RESTORE)
+    if state.next_row - n_dead != state.n_live:
+        yield Problem(
+            "state", f"{state.n_live} live items are counted where {state.next_row} rows and {n_dead} tombstones stand", _RESTORE
+        )
+    if state.seq and database.log_since(txn, state.seq - 1, state.seq) is None:
+        yield Problem("log", f"the entry of the newest transaction, {state.seq}, is missing", _RESTORE)
+
+
+def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    state, expected = database.state(txn), 0
+    for row, value in database.items(txn):
+        if row != expected:
+            yield Problem("items", f"row {expected} is missing", _RESTORE)
+        expected = row + 1
+        try:
+            key, label, _ = read_item(value, row)
+        except CorruptStoreError as err:
+            yield Problem("items", str(err), _RESTORE)
+            continue
+        if created_seq_of(value) > state.seq:
+            yield Problem("items", f"row {row} was written by transaction {created_seq_of(value)}, after the newest", _RESTORE)
+        if row not in database.rows_of(txn, encode_key(key)):
+            yield Problem("keys", f"key {key!r} does not lead to its row {row}", _RESTORE)
+        if not database.has_label(txn, encode_label(label), row):
+            yield Problem("labels", f"label {label!r} does not lead to row {row} of key {key!r}", _RESTORE)
+    if expected != state.next_row:
+        yield Problem("items", f"rows {expected} to {state.next_row - 1} are missing", _RESTORE)
+
+
+def _check_vectors(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    state, dim = database.state(txn), database.schema(txn).dim
+    if dim is None:
+        return
+    for first in range(0, state.next_row, _CHUNK):
+        stop = min(first + _CHUNK, state.next_row)
+        needed = np.ones(stop - first, bool)
+        while needed.any():
+            try:
+                database.vectors(txn, first, stop, dim, needed)
+                break
+            except CorruptStoreError as err:
+                yield Problem("vectors", str(err), _RESTORE)
+                needed[: _first_damaged(txn, database, first, stop, dim, needed) + 1] = False
+
+
+def _first_damaged(txn: Transaction, database: Database, first: int, stop: int, dim: int, needed: np.ndarray) -> int:
+    for i in np.flatnonzero(needed).tolist():
+        try:
+            database.vectors(txn, first + i, first + i + 1, dim)
+        except CorruptStoreError:
+            return int(i)
+    return stop - first
+
+
+def _check_postings(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    state = database.state(txn)
+    for table in ("keys", "labels"):
+        total = 0
+        for name, rows in database.postings(txn, table):
+            total += len(rows)
+            if len(rows) and int(rows[-1]) >= state.next_row:
+                yield Problem(table, f"{name!r} leads to row {int(rows[-1])}, which does not exist", _RESTORE)
+        if total != state.next_row:
+            yield Problem(table, f"{total} entries for {state.next_row} rows", _RESTORE)
+
+
+def _check_segments(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    state, last = database.state(txn), -1
+    for record in database.segments(txn):
+        where = f"segment {record.first_row}-{record.last_row}"
+        if record.first_row <= last or record.last_row >= state.next_row:
+            yield Problem(where, "its rows overlap another segment's, or do not exist", _REBUILD)
+        last = record.last_row
+        try:
+            yield from _check_segment(txn, database, files, directory, record, where)
+        except CorruptStoreError as err:
+            yield Problem(where, str(err), _REBUILD)
+
+
+def _check_segment(
+    txn: Transaction, database: Database, files: Files, directory: Path, record: SegmentRecord, where: str
+) -> Iterator[Problem]:
+    segment = open_segment(files, directory / "segments" / record.file, record)
+    segment.verify()
+    rows = np.sort(segment.rows())
+    if len(rows) != record.n_rows or (len(rows) > 1 and not (np.diff(rows.astype(np.int64)) > 0).all()):
+        yield Problem(where, f"holds {len(rows)} rows, some twice perhaps, where {record.n_rows} were built in", _REBUILD)
+    alive = _alive(txn, database, database.state(txn)).rows(record.first_row, record.last_row + 1)
+    lost = np.setdiff1d(alive, rows)
+    if len(lost):
+        yield Problem(where, f"lacks {len(lost)} live rows, {int(lost[0])} among them", _REBUILD)
+    if not np.array_equal(np.sort(segment.unreachable()), np.sort(record.orphans)):
+        yield Problem(where, "its list of nodes that no walk reaches is not right", _REBUILD)
+    metric, nodes = METRICS[record.metric], segment.node_rows()
+    order, stored = np.argsort(nodes), segment.vectors()
+    for at in range(0, len(order), _CHUNK):
+        part = order[at : at + _CHUNK]
+        first, stop = int(nodes[part[0]]), int(nodes[part[-1]]) + 1
+        needed = np.zeros(stop - first, bool)
+        places = (nodes[part] - np.uint64(first)).astype(np.int64)
+        needed[places] = True
+        vectors = database.vectors(txn, first, stop, record.dim, needed)[places]
+        differ = (prepared(vectors, metric) != stored[part]).any(axis=1)
+        if differ.any():
+            row = int(nodes[part[int(np.argmax(differ))]])
+            yield Problem(where, f"the vector of row {row} is not the one in the database", _REBUILD)

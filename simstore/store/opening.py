@@ -1,0 +1,267 @@
+"""Making and opening the directory of a store."""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from simstore.errors import (
+    CorruptStoreError,
+    DimensionError,
+    FormatVersionError,
+    InvalidArgumentError,
+    NotAStoreError,
+    ReadOnlyStoreError,
+    SimstoreError,
+    StorageError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
+from simstore.metrics import metric_named
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, Schema, State, check_size
+from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
+
+__all__ = ["Opened", "Settings", "open_directory"]
+
+MARKER = "store.json"
+SEGMENTS, EMBEDDERS = "segments", "embedder"
+_MAGIC = "simstore"
+MAX_DIM = 65_536
+_M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
+_OURS = {MARKER, DATA_FILE, "lock.mdb", SEGMENTS, EMBEDDERS, "lost+found"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the caller asks a store to be; None where it is all the same."""
+
+    dim: int | None
+    metric: str | None
+    M: int | None
+    ef_construction: int | None
+
+    def check(self) -> None:
+        """Raises InvalidArgumentError for what no store can be."""
+        if self.metric is not None:
+            metric_named(self.metric)
+        for name, value, allowed in (
+            ("dim", self.dim, range(1, MAX_DIM + 1)),
+            ("M", self.M, _M_RANGE),
+            ("ef_construction", self.ef_construction, _EF_RANGE),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value not in allowed):
+                raise InvalidArgumentError(f"{name} is a whole number from {allowed[0]} to {allowed[-1]}, not {value!r}")
+
+    def check_against(self, schema: Schema) -> None:
+        """Raises if the store that is there is another."""
+        if self.dim is not None and schema.dim is not None and self.dim != schema.dim:
+            raise DimensionError(f"dim={self.dim}, but this store holds vectors of {schema.dim}: leave dim out")
+        for name in ("metric", "M", "ef_construction"):
+            wanted, there = getattr(self, name), getattr(schema, name)
+            if wanted is not None and wanted != there:
+                raise InvalidArgumentError(f"{name}={wanted!r}, but this store was made with {there!r}: leave {name} out")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open directory."""
+
+    path: Path
+    environment: Environment
+    database: Database
+    schema: Schema
+
+
+def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, map_size: int | None = None) -> Opened:
+    """Opens the store in a directory, and makes it first where the mode allows.
+
+    Raises:
+        StoreNotFoundError, StoreExistsError, NotAStoreError, FormatVersionError, CorruptStoreError, AlreadyOpenError: See there.
+    """
+    if mode not in ("r", "a", "w"):
+        raise InvalidArgumentError(f"mode is 'r' (read), 'a' (open or create) or 'w' (create), not {mode!r}")
+    settings.check()
+    _look(path, mode)
+    try:
+        if mode != "r":
+            _clean(path)
+            if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
+                _create(path, settings, files)
+        check_marker(path, files)
+        check_size(path / DATA_FILE)
+        opened = _open(path, mode == "r", map_size)
+    except OSError as err:
+        raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
+    try:
+        settings.check_against(opened.schema)
+        if mode != "r":
+            _complete(opened, files)
+    except BaseException:
+        opened.environment.close()
+        raise
+    return opened
+
+
+def _look(path: Path, mode: str) -> None:
+    """Raises unless the path is what the mode needs."""
+    if path.exists() and not path.is_dir():
+        raise NotAStoreError(f"{path} is a file; a simstore store is a directory")
+    there = set(os.listdir(path)) if path.is_dir() else set()
+    is_store = MARKER in there or DATA_FILE in there
+    if mode == "w" and is_store:
+        raise StoreExistsError(f"{path} holds a store already: open it with mode='a', or choose another path")
+    if mode == "r" and not is_store:
+        if there:
+            raise NotAStoreError(f"{path} is a directory, but holds no simstore store (there is no {MARKER})")
+        raise StoreNotFoundError(f"there is no store at {path}: mode='a' would create one")
+    strange = {name for name in there - _OURS if not name.startswith(TEMPORARY)}
+    if not is_store and strange:
+        raise NotAStoreError(
+            f"{path} is a directory with other files in it ({sorted(strange)[0]!r}) and no simstore store: choose an empty or "
+            "a new one"
+        )
+
+
+def _clean(path: Path) -> None:
+    """Removes what a process that died while creating left behind."""
+    for name in os.listdir(path) if path.is_dir() else []:
+        if name.startswith(TEMPORARY) and is_abandoned(name):
+            target = path / name
+            shutil.rmtree(target, ignore_errors=True) if target.is_dir() else target.unlink(missing_ok=True)
+
+
+def _create(path: Path, settings: Settings, files: Files) -> None:
+    """Makes the database aside and links it in whole: a crash leaves no half of a store, and of two that create one wins."""
+    if not path.parent.is_dir():
+        raise StoreNotFoundError(f"the directory {path.parent} does not exist: create it first")
+    files.make_dir(path)
+    aside = path / temporary_name()
+    files.make_dir(aside)
+    try:
+        environment = Environment(aside, create=True)
+        try:
+            database = Database(environment, create=True)
+            schema = Schema(
+                FORMAT_VERSION, str(uuid.uuid4()), settings.dim, settings.metric or "cosine", settings.M or 16,
+                settings.ef_construction or 200, None,
+            )  # fmt: skip
+            environment.write(lambda txn: (database.put_schema(txn, schema), database.put_state(txn, State())))
+        finally:
+            environment.close()
+        files.sync_dir(path.parent)
+        try:
+            os.link(aside / DATA_FILE, path / DATA_FILE)
+        except FileExistsError:
+            return  # another process was first: its store it is
+        except OSError:  # no hard links here
+            if not (path / DATA_FILE).exists():
+                files.rename(aside / DATA_FILE, path / DATA_FILE)
+        files.sync_dir(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_marker(path: Path, files: Files) -> None:
+    """Raises unless the marker, where there is one, says that this is a store of a format we know."""
+    try:
+        content = files.read(path / MARKER)
+    except FileNotFoundError:
+        return  # the database itself will tell; a crash while creating leaves it so
+    try:
+        marker: Any = json.loads(content)
+        magic, version = marker["magic"], int(marker["format"])
+    except (ValueError, KeyError, TypeError):
+        raise CorruptStoreError(
+            f"{path / MARKER} cannot be read: delete that file (only it) if {path} is a simstore store; it is made anew"
+        ) from None
+    if magic != _MAGIC:
+        raise NotAStoreError(f"{path / MARKER} is not a simstore marker")
+    _check_version(path, version)
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"
+        )
+
+
+def _open(path: Path, readonly: bool, map_size: int | None) -> Opened:
+    extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
+    environment = Environment(path, readonly=readonly, **extra)
+    try:
+        database = Database(environment)
+        with environment.read() as txn:
+            schema = database.schema(txn)
+        _check_version(path, schema.format)
+        return Opened(path, environment, database, schema)
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _complete(opened: Opened, files: Files) -> None:
+    """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
+    path = opened.path
+    files.make_dir(path / SEGMENTS)
+    if not (path / MARKER).exists():
+        marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
+        temporary = write_file(files, path, [json.dumps(marker).encode()])
+        publish_file(files, temporary, path / MARKER)
+    names = set(files.list_dir(path / SEGMENTS))
+    if names:
+        def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
+            named = {record.file for record in opened.database.segments(txn)}
+            for name in names - named:
+                if not name.startswith(TEMPORARY) or is_abandoned(name):
+                    discard(files, path / SEGMENTS / name)
+
+        opened.environment.write(remove_unnamed)
+
+
+def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content: bytes | None) -> Schema:
+    """Has the store remember its embedder: the model's file first, then the transaction that names it.
+
+    Raises:
+        StorageError: It could not be written; the store is as it was.
+    """
+    directory = opened.path / EMBEDDERS
+    if content is not None:
+        files.make_dir(directory)
+        publish_file(files, write_file(files, directory, [content], len(content)), model_path(opened.path, record))
+
+    def work(txn: Any) -> Schema:
+        schema = opened.database.schema(txn)
+        if schema.dim is not None and schema.dim != record["dim"]:
+            raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
+        new = Schema(
+            schema.format, schema.uuid, record["dim"], schema.metric, schema.M, schema.ef_construction, record
+        )
+        opened.database.put_schema(txn, new)
+        return new
+
+    return opened.environment.write(work)
+
+
+def model_path(path: Path, record: dict[str, Any]) -> Path:
+    """Where a store keeps its embedder's model."""
+    return path / EMBEDDERS / f"{record['fingerprint']}.keras"
+
+
+def require_writable(readonly: bool, path: Path) -> None:
+    """Raises ReadOnlyStoreError if the store was opened to read."""
+    if readonly:
+        raise ReadOnlyStoreError(f"{path} was opened with mode='r': open it with mode='a' to write")
+
+
+def directory_size(path: Path) -> int:
+    """The bytes of a directory's files."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+    except FileNotFoundError:
+        return 0
+    except OSError as err:
+        raise StorageError(f"{path} cannot be read: {err}") from err

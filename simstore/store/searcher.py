@@ -1,0 +1,215 @@
+"""From a query to its answer: the segments' graphs, the tail, then keys, labels and data."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import CorruptStoreError
+from simstore.index import Found, Segment, distances_to, scan
+from simstore.metrics import METRICS, Metric
+from simstore.storage import Database, EngineError, Environment, Transaction, translate
+from simstore.storage.records import read_item
+from simstore.store.view import Loose, View, Views
+from simstore.types import BatchHits, Hits
+
+__all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count"]
+
+DEFAULT_EF = 128
+_SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
+_CHUNK = 64  # queries a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of each query."""
+
+    k: int | None
+    ef: int
+    exact: bool
+    max_distance: float | None
+    with_vectors: bool
+
+
+class Searcher:
+    """Searches the newest state.
+
+    Args:
+        on_searched: Called with the view after a search: it may be time to fold its tail.
+    """
+
+    def __init__(
+        self, environment: Environment, database: Database, views: Views, on_searched: Callable[[View], None]
+    ) -> None:
+        self._environment = environment
+        self._database = database
+        self._views = views
+        self._on_searched = on_searched
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_size = 0
+        self._pool_lock = Lock()
+
+    def search(self, query: NDArray[np.float32], request: Request) -> Hits:
+        """The answer to one prepared query [1, dim]."""
+        try:
+            with self._environment.read() as txn:
+                view = self._views.current(txn)
+                hits = self._answer(txn, view, self._views.loose(txn, view), query, request)[0]
+        except EngineError as err:
+            raise translate(err) from err
+        self._on_searched(view)
+        return hits
+
+    def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
+        """The answers to prepared queries [n, dim], all of one state."""
+        with self._environment.read() as txn:
+            view = self._views.current(txn)
+            loose = self._views.loose(txn, view)
+        chunks = [queries[at : at + _CHUNK] for at in range(0, len(queries), _CHUNK)]
+
+        def work(chunk: NDArray[np.float32]) -> list[Hits]:
+            try:
+                with self._environment.read() as txn:
+                    return self._answer(txn, view, loose, chunk, request)
+            except EngineError as err:
+                raise translate(err) from err
+
+        parts = list(self._threads(threads).map(work, chunks)) if threads > 1 and len(chunks) > 1 else map(work, chunks)
+        answers = [hits for part in parts for hits in part]
+        self._on_searched(view)
+        return BatchHits(answers, request.k or max((len(hits) for hits in answers), default=0))
+
+    def _threads(self, n: int) -> ThreadPoolExecutor:
+        with self._pool_lock:
+            if self._pool is None or self._pool_size < n:
+                self._pool, self._pool_size = ThreadPoolExecutor(n, "simstore-search"), n
+            return self._pool
+
+    def close(self) -> None:
+        """Ends the threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    # -- rows --
+
+    def _answer(
+        self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
+    ) -> list[Hits]:
+        metric = METRICS[view.schema.metric]
+        k = view.state.n_live if request.k is None else min(request.k, view.state.n_live)
+        if k == 0:
+            return [Hits([], np.empty(0, np.float32), np.empty(0, np.uint64)) for _ in queries]
+        if request.k is None or k > _SORTED_K:
+            found = [self._everything(txn, view, loose, query, metric) for query in queries]
+            pairs = [(distances[:k], rows[:k]) for distances, rows in found]
+        else:
+            pairs = self._nearest(txn, view, loose, queries, k, request, metric)
+        return [self._hits(txn, view, rows, distances, request) for distances, rows in pairs]
+
+    def _nearest(
+        self,
+        txn: Transaction,
+        view: View,
+        loose: list[Loose],
+        queries: NDArray[np.float32],
+        k: int,
+        request: Request,
+        metric: Metric,
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.uint64]]]:
+        """True distances and rows of the k nearest of each query."""
+        found = Found(len(queries), k)
+        alive = view.alive.words if view.alive.n_dead else None
+        for first, vectors in loose:
+            scan(vectors, first, queries, metric, alive, found)
+        for segment in view.segments:
+            try:
+                self._search_segment(view, segment, queries, request, found)
+            except CorruptStoreError:
+                view = self._views.without(view, segment)
+                return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
+        distances = metric.true_distances(found.distances)
+        return [(distances[i, :n], found.rows[i, :n]) for i, n in enumerate(found.counts.tolist())]
+
+    def _search_segment(
+        self, view: View, segment: Segment, queries: NDArray[np.float32], request: Request, found: Found
+    ) -> None:
+        allowed, n_alive = view.allowed(segment)
+        if n_alive == 0:
+            return
+        if request.exact:
+            segment.scan(queries, allowed, found)
+        elif allowed is not None and segment.exact_is_cheaper(n_alive, max(request.ef, found.k)):
+            segment.scan(queries, allowed, found, view.alive.rows(segment.first_row, segment.last_row + 1))
+        elif found.k * 4 >= n_alive:
+            segment.scan(queries, allowed, found)
+        else:
+            before = found.copy() if found.counts.any() else None
+            segment.search(queries, request.ef, allowed, found)
+            expected = min(found.k, n_alive)
+            if found.counts.min() < expected:  # the walk met too few: islands of dead rows
+                if before is None:
+                    found.counts[:] = 0
+                else:
+                    found.become(before)
+                segment.scan(queries, allowed, found)
+
+    def _everything(
+        self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], metric: Metric
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+        """True distances and rows of all live rows, nearest first."""
+        parts = [(distances_to(vectors, query, metric), _rows_from(first, len(vectors))) for first, vectors in loose]
+        for segment in view.segments:
+            try:
+                parts.append(segment.distances(query))
+            except CorruptStoreError:
+                view = self._views.without(view, segment)
+                return self._everything(txn, view, self._views.loose(txn, view), query, metric)
+        distances = np.concatenate([part[0] for part in parts])
+        rows = np.concatenate([part[1] for part in parts])
+        if view.alive.n_dead:
+            alive = view.alive.of_rows(rows)
+            distances, rows = distances[alive], rows[alive]
+        order = np.lexsort((rows, distances))
+        return metric.true_distances(distances[order]), rows[order]
+
+    # -- answers --
+
+    def _hits(
+        self,
+        txn: Transaction,
+        view: View,
+        rows: NDArray[np.uint64],
+        distances: NDArray[np.float32],
+        request: Request,
+    ) -> Hits:
+        if request.max_distance is not None:
+            n = int(np.searchsorted(distances, np.float32(request.max_distance), side="right"))
+            rows, distances = rows[:n], distances[:n]
+        database = self._database
+        records = [read_item(database.item(txn, row), row) for row in rows.tolist()]
+        vectors = None
+        if request.with_vectors:
+            dim = view.schema.dim or 0
+            vectors = np.empty((len(rows), dim), np.float32)
+            for i, row in enumerate(rows.tolist()):
+                vectors[i] = database.vector(txn, row, dim)
+        return Hits(records, distances, rows, vectors)
+
+
+def _rows_from(first: int, n: int) -> NDArray[np.uint64]:
+    return np.arange(first, first + n, dtype=np.uint64)
+
+
+def cpu_count() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_count(threads: int | None, queries: Sequence[Any]) -> int:
+    """How many threads to use for queries."""
+    return max(1, min(threads or cpu_count(), -(-len(queries) // _CHUNK)))

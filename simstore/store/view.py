@@ -1,0 +1,237 @@
+"""What a search sees: one state of the store, its open segments, and the vectors that no segment covers."""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import CorruptStoreError
+from simstore.index import Segment, prepared
+from simstore.metrics import METRICS
+from simstore.storage import Database, Files, Schema, SegmentRecord, State, Transaction
+from simstore.store.bitmap import Alive
+
+__all__ = ["Loose", "View", "Views", "open_segment"]
+
+Loose = tuple[int, NDArray[np.float32]]
+"""A first row and prepared vectors of it and the rows that follow."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One state of the store.
+
+    Attributes:
+        raw: The state's bytes, by which a newer one is told.
+        records: What LMDB says of the segments, by first row.
+        segments: The open segments, by first row; a damaged one is missing here.
+        alive: Which rows are alive.
+        loose: The ranges of rows (first, stop) that no open segment covers; the tail comes last.
+    """
+
+    raw: bytes | None
+    schema: Schema
+    state: State
+    records: tuple[SegmentRecord, ...]
+    segments: tuple[Segment, ...]
+    alive: Alive
+    loose: tuple[tuple[int, int], ...]
+
+    @property
+    def tail_first(self) -> int:
+        """The first row after all segments, damaged ones included."""
+        return self.records[-1].last_row + 1 if self.records else 0
+
+    @property
+    def damaged(self) -> tuple[SegmentRecord, ...]:
+        """The segments whose file cannot be used."""
+        good = {segment.first_row for segment in self.segments}
+        return tuple(record for record in self.records if record.first_row not in good)
+
+    def record_of(self, segment: Segment) -> SegmentRecord:
+        """The record of an open segment."""
+        return next(record for record in self.records if record.first_row == segment.first_row)
+
+    def n_alive(self, record: SegmentRecord) -> int:
+        """How many rows in a segment are alive: all others of its range were dead when it was built."""
+        return self.alive.count(record.first_row, record.last_row + 1)
+
+    def allowed(self, segment: Segment) -> tuple[NDArray[np.uint64] | None, int]:
+        """The bitmap that a search of the segment needs, None if all its rows are alive; and how many are."""
+        record = self.record_of(segment)
+        if not self.alive.n_dead:
+            return None, record.n_rows
+        n_alive = self.n_alive(record)
+        return (None if n_alive == record.n_rows else self.alive.words), n_alive
+
+
+def open_segment(files: Files, path: Path, record: SegmentRecord) -> Segment:
+    """Maps a published segment file.
+
+    Raises:
+        CorruptStoreError: It is missing, or not what was written.
+    """
+    try:
+        size = files.size(path)
+        if size != record.size_bytes:
+            what = "is missing" if size < 0 else f"has {size} bytes and not {record.size_bytes}"
+            raise CorruptStoreError(f"the segment file {path.name} {what}")
+        image = files.map(path)
+    except CorruptStoreError:
+        raise
+    except OSError as err:
+        raise CorruptStoreError(f"the segment file {path.name} cannot be read: {err}") from err
+    return Segment(
+        image, checksums=record.blocks, n_nodes=record.n_nodes, dim=record.dim, is_ip=METRICS[record.metric].is_ip,
+        first_row=record.first_row, last_row=record.last_row, copy_nodes=record.copy_nodes,
+        copy_starts=record.copy_starts, copy_rows=record.copy_rows, orphans=record.orphans,
+    )  # fmt: skip
+
+
+class Views:
+    """Keeps the newest view, and makes the next one from what changed."""
+
+    def __init__(self, database: Database, files: Files, segments_dir: Path) -> None:
+        self._database = database
+        self._files = files
+        self._directory = segments_dir
+        self._lock = threading.RLock()
+        self._view: View | None = None
+        self._bad_files: set[str] = set()
+        self._buffers: dict[int, _Buffer] = {}
+
+    @property
+    def newest(self) -> View | None:
+        """The newest view made so far."""
+        return self._view
+
+    def current(self, txn: Transaction) -> View:
+        """The view of the transaction's state."""
+        view = self._view
+        raw = self._database.raw_state(txn)
+        if view is not None and view.raw == raw:
+            return view
+        with self._lock:
+            return self._refreshed(txn, raw)
+
+    def _refreshed(self, txn: Transaction, raw: bytes | None) -> View:
+        old, state = self._view, self._database.state(txn)
+        if old is not None and old.raw == raw:
+            return old
+        entries = None
+        if old is not None and old.state.seq <= state.seq:
+            entries = self._database.log_since(txn, old.state.seq, state.seq)
+        if old is None or entries is None:
+            alive = Alive.of(state.next_row, self._database.tombstones(txn).tolist())
+        else:
+            alive = old.alive.without((row for entry in entries for row in entry.dead_rows), state.next_row)
+        records, segments = self._segments(txn, old, state)
+        schema = old.schema if old is not None and old.schema.dim is not None else self._database.schema(txn)
+        view = View(raw, schema, state, records, segments, alive, _uncovered(segments, state.next_row))
+        if old is None or old.state.seq <= state.seq:  # an older transaction must not take the newest view's place
+            self._view = view
+        return view
+
+    def _segments(
+        self, txn: Transaction, old: View | None, state: State
+    ) -> tuple[tuple[SegmentRecord, ...], tuple[Segment, ...]]:
+        if old is not None and old.state.segments_seq == state.segments_seq and not old.damaged:
+            return old.records, old.segments
+        records = tuple(self._database.segments(txn))
+        known = {} if old is None else {old.record_of(segment).file: segment for segment in old.segments}
+        segments = []
+        for record in records:
+            segment = None if record.file in self._bad_files else known.get(record.file) or self._open(record)
+            if segment is not None:
+                segments.append(segment)
+        return records, tuple(segments)
+
+    def _open(self, record: SegmentRecord) -> Segment | None:
+        try:
+            return open_segment(self._files, self._directory / record.file, record)
+        except CorruptStoreError:
+            return None
+
+    def without(self, view: View, segment: Segment) -> View:
+        """The view without a segment whose file turned out to be damaged: its rows are compared one by one until it is rebuilt."""
+        segments = tuple(other for other in view.segments if other is not segment)
+        sound = replace(view, segments=segments, loose=_uncovered(segments, view.state.next_row))
+        with self._lock:
+            self._bad_files.add(view.record_of(segment).file)
+            if self._view is view:
+                self._view = sound
+        return sound
+
+    def loose(self, txn: Transaction, view: View) -> list[Loose]:
+        """The prepared vectors of the view's loose ranges; the transaction sees the view's state."""
+        if not view.loose:
+            return []
+        with self._lock:
+            parts = [(first, self._buffer(first, stop, view).upto(txn, self._database, view, stop)) for first, stop in view.loose]
+            for first in set(self._buffers) - {first for first, _ in view.loose}:
+                del self._buffers[first]
+            return parts
+
+    def _buffer(self, first: int, stop: int, view: View) -> "_Buffer":
+        buffer = self._buffers.get(first)
+        if buffer is None:
+            buffer = self._buffers[first] = _Buffer(first)
+            for other in self._buffers.values():  # after a fold, the rest of the old tail
+                if other.first < first < other.first + other.n:
+                    buffer.adopt(other)
+                    break
+        return buffer
+
+
+class _Buffer:
+    """Prepared vectors of rows from first on, in memory, growing with the tail."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.n = 0
+        self._vectors: NDArray[np.float32] | None = None
+
+    def adopt(self, other: "_Buffer") -> None:
+        if other._vectors is not None:
+            self._vectors = other._vectors[self.first - other.first : other.n].copy()
+            self.n = len(self._vectors)
+
+    def upto(self, txn: Transaction, database: Database, view: View, stop: int) -> NDArray[np.float32]:
+        n, dim = stop - self.first, view.schema.dim or 0
+        if n > self.n or self._vectors is None:
+            start = self.first + self.n
+            vectors = read_prepared(database, txn, view, start, stop)
+            if self._vectors is None or n > len(self._vectors):
+                grown = np.empty((max(n, 64) if self._vectors is None else max(n, 2 * self.n), dim), np.float32)
+                if self._vectors is not None:
+                    grown[: self.n] = self._vectors[: self.n]
+                self._vectors = grown
+            self._vectors[self.n : n] = vectors
+            self.n = n
+        return self._vectors[:n]
+
+
+def read_prepared(database: Database, txn: Transaction, view: View, first: int, stop: int) -> NDArray[np.float32]:
+    """The vectors of rows first … stop - 1 as they are compared; those of dead rows may be anything.
+
+    Raises:
+        CorruptStoreError: The vector of a live row is damaged.
+    """
+    needed = view.alive.mask(first, stop)
+    vectors = database.vectors(txn, first, stop, view.schema.dim or 0, needed)
+    vectors[~needed] = 1.0
+    return prepared(vectors, METRICS[view.schema.metric])
+
+
+def _uncovered(segments: Iterable[Segment], stop: int) -> tuple[tuple[int, int], ...]:
+    ranges, at = [], 0
+    for segment in segments:
+        if segment.first_row > at:
+            ranges.append((at, segment.first_row))
+        at = segment.last_row + 1
+    if at < stop:
+        ranges.append((at, stop))
+    return tuple(ranges)

@@ -1,0 +1,174 @@
+"""Everything that changes items: one call, one transaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
+from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
+from simstore.storage.encoding import encode_key, encode_label, pack, packer
+from simstore.storage.records import read_item
+from simstore.store.arguments import Batch, Keys, item_bodies
+from simstore.types import Counts, Key
+
+__all__ = ["UNCHANGED", "Writer"]
+
+T = TypeVar("T")
+UNCHANGED: Any = ...
+_LAST_NUMBER = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What a transaction does to the rows."""
+
+    rows: NewRows | None
+    dead: list[int]
+    n_live: int
+    next_number: int
+
+
+class Writer:
+    """Writes items. What a method returned from is on the disk; where it raised, nothing was written."""
+
+    def __init__(self, environment: Environment, database: Database) -> None:
+        self._environment = environment
+        self._database = database
+
+    def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
+        """Writes new items; returns their keys.
+
+        Raises:
+            KeyExistsError: One of the keys is in the store.
+        """
+
+        def work(txn: Transaction) -> list[Key]:
+            state = self._begin(txn, vectors.shape[1])
+            keys = batch.keys or _numbered(state, len(batch))
+            live = self._database.live_rows(txn, keys.encoded)
+            if any(row is not None for row in live):
+                at = next(i for i, row in enumerate(live) if row is not None)
+                raise KeyExistsError(f"keys[{at}]: {keys.plain[at]!r} is in the store already: upsert replaces it")
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            return keys.plain
+
+        return self._write(work)
+
+    def upsert(self, batch: Batch, vectors: NDArray[np.float32]) -> Counts:
+        """Writes items, replacing those whose key is in the store."""
+
+        def work(txn: Transaction) -> Counts:
+            state = self._begin(txn, vectors.shape[1])
+            keys = batch.keys or _numbered(state, len(batch))
+            live = self._database.live_rows(txn, keys.encoded)
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            n_replaced = sum(row is not None for row in live)
+            return Counts(added=len(live) - n_replaced, replaced=n_replaced)
+
+        return self._write(work)
+
+    def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> None:
+        """Gives items another label or other data; None keeps what they have.
+
+        Raises:
+            KeyNotFoundError: One of the keys is not in the store.
+        """
+
+        def work(txn: Transaction) -> None:
+            state = self._database.state(txn)
+            schema = self._database.schema(txn)
+            live = self._live(txn, keys)
+            with_packer, new_labels, tails = packer(), [], []
+            for i, row in enumerate(live):
+                _, label, value = read_item(self._database.item(txn, row), row)
+                label = label if labels is None else labels[i]
+                new_labels.append(encode_label(label))
+                tails.append(pack(with_packer, [label, value if data is None else data[i]])[1:])
+            vectors = np.stack([self._database.vector(txn, row, schema.dim or 0) for row in live])
+            self._commit(txn, state, self._change(state, keys, Batch(keys, new_labels, tails), vectors, list(live)))
+
+        self._write(work)
+
+    def delete(self, keys: Keys, *, ignore_missing: bool) -> int:
+        """Deletes items; returns how many.
+
+        Raises:
+            KeyNotFoundError: One of the keys is not in the store, and ignore_missing is False.
+        """
+
+        def work(txn: Transaction) -> int:
+            state = self._database.state(txn)
+            if ignore_missing:
+                dead = [row for row in self._database.live_rows(txn, keys.encoded) if row is not None]
+            else:
+                dead = self._live(txn, keys)
+            if dead:
+                self._commit(txn, state, _Change(None, dead, state.n_live - len(dead), state.next_number))
+            return len(dead)
+
+        return self._write(work)
+
+    # -- one transaction --
+
+    def _write(self, work: Callable[[Transaction], T]) -> T:
+        steps.reached("write.begun")
+        result = self._environment.write(work)
+        steps.reached("write.committed")
+        return result
+
+    def _begin(self, txn: Transaction, dim: int) -> State:
+        """The state before; the first vectors ever settle the store's width."""
+        schema: Schema = self._database.schema(txn)
+        if schema.dim is None:
+            self._database.put_schema(txn, replace(schema, dim=dim))
+        elif schema.dim != dim:
+            raise DimensionError(f"vectors have {dim} numbers each; this store holds vectors of {schema.dim}")
+        return self._database.state(txn)
+
+    def _live(self, txn: Transaction, keys: Keys) -> list[int]:
+        rows = self._database.live_rows(txn, keys.encoded)
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            at = rows.index(None)
+            raise KeyNotFoundError(f"keys[{at}]: {keys.plain[at]!r} is not in the store")
+        return found
+
+    @staticmethod
+    def _change(
+        state: State, keys: Keys, batch: Batch, vectors: NDArray[np.float32], live: Sequence[int | None]
+    ) -> _Change:
+        dead = [row for row in live if row is not None]
+        numbers = [key for key in keys.plain if isinstance(key, int)]
+        rows = NewRows(keys.encoded, batch.labels, item_bodies(keys.plain, batch.tails), vectors)
+        next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
+        return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
+
+    def _commit(self, txn: Transaction, state: State, change: _Change) -> None:
+        """Writes the change as the next seq; the transaction commits after it."""
+        database, seq = self._database, state.seq + 1
+        n_rows = 0 if change.rows is None else len(change.rows.keys)
+        if change.rows is not None:
+            database.append(txn, change.rows, state.next_row, seq)
+            steps.reached("write.appended")
+        if change.dead:
+            database.bury(txn, change.dead, seq)
+            steps.reached("write.buried")
+        database.put_log(txn, seq, LogEntry(state.next_row, n_rows, tuple(change.dead)))
+        database.put_state(
+            txn,
+            replace(
+                state, seq=seq, next_row=state.next_row + n_rows, n_live=change.n_live, next_number=change.next_number
+            ),
+        )
+        steps.reached("write.put")
+
+
+def _numbered(state: State, n: int) -> Keys:
+    """The next n numbers as keys."""
+    if state.next_number + n > _LAST_NUMBER:
+        raise InvalidKeyError("the store has used the largest int key, so that it cannot number items: give keys")
+    plain: list[Key] = list(range(state.next_number, state.next_number + n))
+    return Keys(plain, [encode_key(key) for key in plain])

