@@ -4,55 +4,62 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
-from xxhash import xxh3_128_hexdigest
 
-from simstore.embedders.protocol import checked_spec
-from simstore.errors import InvalidArgumentError, InvalidVectorError
+from simstore.embedders.batches import as_batch, checked_vectors
+from simstore.errors import InvalidArgumentError
 from simstore.types import EmbedderSpec
 
 __all__ = ["FunctionEmbedder"]
 
 
 class FunctionEmbedder:
-    """Calls a function. It is not saved in a store: the store remembers name and dim, and wants it again at each open.
+    """Embeds with a function. A store remembers its name, not its code: give it again whenever you open the store.
 
     Args:
-        fn: Takes a batch of n inputs, returns numbers [n, dim].
-        name: Names what the function computes, version included: the same name and dim pass for the same function.
-        dim: The width of its vectors.
+        fn: Called as fn(batch) with an array [n, …], or with a list where the inputs are texts or other objects; returns
+            numbers [n, dim]. It should be safe to call from several threads.
+        name: What the store knows it by. Change it when the function's vectors change ("clip-v1", "clip-v2"): the
+            fingerprint is made of name and dim alone.
+        dim: The width of the vectors.
+
+    Raises:
+        InvalidArgumentError: One of these is something else.
 
     Example:
-        >>> import numpy as np
-        >>> embedder = FunctionEmbedder(lambda texts: [[len(text), text.count("e")] for text in texts], name="len-e", dim=2)
-        >>> embedder.embed(["tree"]).tolist()
-        [[4.0, 2.0]]
+        >>> means = FunctionEmbedder(lambda images: images.mean(axis=(1, 2)), name="mean-colour", dim=3)
+        >>> means.embed(np.zeros((2, 8, 8, 3))).shape
+        (2, 3)
     """
 
     def __init__(self, fn: Callable[[Any], Any], *, name: str, dim: int) -> None:
         if not callable(fn):
-            raise InvalidArgumentError(f"fn is a function from a batch of inputs to vectors, not {type(fn).__name__}")
+            raise InvalidArgumentError(f"fn is a function batch → array [n, dim], not {type(fn).__name__}")
+        if not isinstance(name, str) or not name:
+            raise InvalidArgumentError(f"name is a text to know the function by, not {name!r}")
+        if isinstance(dim, bool) or not isinstance(dim, (int, np.integer)) or dim < 1:
+            raise InvalidArgumentError(f"dim is how many numbers a vector has, at least 1; not {dim!r}")
         self._fn = fn
-        self._spec = checked_spec(name, dim, xxh3_128_hexdigest(f"function {name} {dim}"))
+        fingerprint = xxhash.xxh3_128_hexdigest(f"function\0{name}\0{dim}".encode())
+        self._spec = EmbedderSpec(name, int(dim), fingerprint)
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Name, dim, and a fingerprint of the two."""
+        """Name, dim, and a fingerprint made of the two."""
         return self._spec
 
     def embed(self, batch: Any) -> NDArray[np.float32]:
-        """The function's vectors of n inputs, float32 [n, dim].
+        """The vectors of a batch, float32 [n, dim].
 
         Raises:
+            InvalidArgumentError: It is no batch.
             InvalidVectorError: The function returned something else.
         """
-        try:
-            vectors = np.ascontiguousarray(self._fn(batch), np.float32)
-        except (TypeError, ValueError) as err:
-            raise InvalidVectorError(f"the embedder {self._spec.name!r} failed: {err}") from err
-        if vectors.shape != (len(batch), self._spec.dim):
-            raise InvalidVectorError(
-                f"the embedder {self._spec.name!r} returned an array {list(vectors.shape)} where "
-                f"[{len(batch)}, {self._spec.dim}] was expected"
-            )
-        return vectors
+        inputs = as_batch(batch)
+        if len(inputs) == 0:
+            return np.empty((0, self._spec.dim), np.float32)
+        return checked_vectors(self._fn(inputs), len(inputs), self._spec.dim, f"the embedder function {self._spec.name!r}")
+
+    def __repr__(self) -> str:
+        return f"<FunctionEmbedder {self._spec.name!r}, dim {self._spec.dim}>"

@@ -1,0 +1,81 @@
+"""Batches: what users hand over as n inputs, cut into pieces of few sizes, and the vectors that come back, checked."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import InvalidArgumentError, InvalidVectorError
+
+__all__ = ["as_batch", "checked_vectors", "pieces"]
+
+Batch = NDArray[Any] | list[Any]
+
+
+def as_batch(inputs: Any) -> Batch:
+    """The inputs as an array [n, …] of numbers, or as a list where they are no numbers or have different shapes.
+
+    Arrays and numbers of one shape are stacked; texts, images of different sizes and other objects come as a list.
+
+    Args:
+        inputs: An array, tensor or column (whatever numpy can read), or a list or tuple.
+
+    Raises:
+        InvalidArgumentError: It is one input, or no batch at all.
+    """
+    if isinstance(inputs, (list, tuple)):
+        return _stacked(list(inputs))
+    if isinstance(inputs, (str, bytes)) or not hasattr(inputs, "__array__"):
+        raise InvalidArgumentError(
+            f"a batch is an array [n, …] or a list of n inputs, not {type(inputs).__name__}: give a single input as [input]"
+        )
+    array = np.asarray(inputs)
+    if array.ndim == 0:
+        raise InvalidArgumentError("a batch is an array [n, …], not a single number: give a single input as [input]")
+    return _stacked(array.tolist()) if array.dtype.kind in "OSU" else array
+
+
+def _stacked(items: list[Any]) -> Batch:
+    numbers = (np.ndarray, np.number, np.bool_, int, float)
+    if not items or not all(isinstance(item, numbers) for item in items):
+        return items
+    arrays = [np.asarray(item) for item in items]
+    if any(array.shape != arrays[0].shape or array.dtype.kind in "OSU" for array in arrays):
+        return items
+    return np.stack(arrays)
+
+
+def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
+    """Cuts a batch into pieces as (first, count, piece).
+
+    Every piece is padded, with its own last input, to a power of two or to ``size``: a model then sees few different
+    shapes and is compiled for few. Always padding to ``size`` would cost more than embedding does for the usual handful.
+    """
+    for first in range(0, len(batch), size):
+        piece = batch[first : first + size]
+        count = len(piece)
+        missing = min(1 << (count - 1).bit_length(), size) - count
+        if missing and isinstance(piece, list):
+            piece = piece + [piece[-1]] * missing
+        elif missing:
+            piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+        yield first, count, piece
+
+
+def checked_vectors(output: Any, n: int, dim: int, who: str) -> NDArray[np.float32]:
+    """What an embedder's function or model returned, as float32 [n, dim], C-contiguous.
+
+    Raises:
+        InvalidVectorError: It is something else.
+    """
+    try:
+        array = np.asarray(output)
+    except (TypeError, ValueError) as err:
+        raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not {type(output).__name__}: {err}") from err
+    if array.shape != (n, dim):
+        raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not one of shape {list(array.shape)}")
+    try:
+        return np.ascontiguousarray(array, np.float32)
+    except (TypeError, ValueError) as err:
+        raise InvalidVectorError(f"{who} should return numbers, not dtype {array.dtype}") from err

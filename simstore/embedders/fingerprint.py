@@ -1,0 +1,75 @@
+"""The fingerprint of a model: the same after saving and loading, under any names; another after training."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+__all__ = ["canonical", "fingerprint_of"]
+
+# These change without changing what a model computes: by training, compiling, freezing, by being called first or saved.
+IGNORED = frozenset({"build_config", "build_input_shape", "compile_config", "shared_object_id", "trainable"})
+
+
+def fingerprint_of(parts: Iterable[str | NDArray[Any]]) -> str:
+    """The xxh3-128, in hex, of a sequence of texts and arrays (values, shapes and dtypes)."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        if isinstance(part, str):
+            data = part.encode()
+            digest.update(f"str {len(data)}\n".encode())
+            digest.update(data)
+        else:
+            digest.update(f"array {part.dtype.name} {list(part.shape)}\n".encode())
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def canonical(config: Any) -> str:
+    """A Keras configuration as JSON, without what has no influence on the output.
+
+    Keras numbers the layers of a process (dense_7); layers are named here by the place where they stand, so that a model
+    that is built again has the fingerprint it had. What is None is left out, because newer versions of Keras add arguments.
+
+    Args:
+        config: The "config" of a serialised Keras object: dicts, lists, strings, numbers.
+    """
+    names: dict[str, str] = {}
+    _collect_names(config, names)
+    return json.dumps(_cleaned(config, names), sort_keys=True, separators=(",", ":"))
+
+
+def _collect_names(config: Any, names: dict[str, str]) -> None:
+    if isinstance(config, dict):
+        if _is_layer(config):
+            names.setdefault(config["config"]["name"], f"layer {len(names)}")
+        for key in sorted(config):
+            _collect_names(config[key], names)
+    elif isinstance(config, list):
+        for entry in config:
+            _collect_names(entry, names)
+
+
+def _is_layer(config: dict[str, Any]) -> bool:
+    inner = config.get("config")
+    is_named = isinstance(inner, dict) and isinstance(inner.get("name"), str)
+    return is_named and "class_name" in config and config["class_name"] != "DTypePolicy"
+
+
+def _cleaned(config: Any, names: dict[str, str]) -> Any:
+    if isinstance(config, dict):
+        if config.get("class_name") == "__lambda__":
+            return "lambda"  # its code holds file names and line numbers
+        kept = ((key, value) for key, value in config.items() if key not in IGNORED and value is not None)
+        return {key: _cleaned(value, names) for key, value in kept}
+    if isinstance(config, list):
+        return [_cleaned(entry, names) for entry in config if not _is_input_of_sequential(entry)]
+    return names.get(config, config) if isinstance(config, str) else config
+
+
+def _is_input_of_sequential(entry: Any) -> bool:
+    """A Sequential model gets its input layer when it is first called; a functional one has it from the start."""
+    return isinstance(entry, dict) and entry.get("class_name") == "InputLayer" and "inbound_nodes" not in entry
