@@ -38,16 +38,18 @@ class Item:
     vector: NDArray[np.float32] = field(repr=False, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One answer of a search: rank counts from 0; a smaller distance is closer."""
+class Hit(NamedTuple):
+    """One answer of a search: rank counts from 0; a smaller distance is closer.
+
+    A tuple, since ten of them are made for each search, and a frozen dataclass takes three times as long to make.
+    """
 
     rank: int
     key: Key
     distance: float
     label: Label
     data: Any
-    vector: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    vector: NDArray[np.float32] | None = None
 
 
 class Hits(Sequence[Hit]):
@@ -60,17 +62,19 @@ class Hits(Sequence[Hit]):
         rows: uint64 [k], the store's internal version numbers.
     """
 
-    __slots__ = ("_records", "_vectors", "distances", "rows")
+    __slots__ = ("_decode", "_records", "_vectors", "distances", "rows")
 
     def __init__(
         self,
-        records: Sequence[tuple[Key, Label, Any]],
+        records: Sequence[tuple[Key, Label, bytes]],
         distances: NDArray[np.float32],
         rows: NDArray[np.uint64],
+        decode: Callable[[bytes], Any],
         vectors: NDArray[np.float32] | None = None,
     ) -> None:
         self._records = records
         self._vectors = vectors
+        self._decode = decode
         self.distances = distances
         self.rows = rows
 
@@ -99,15 +103,18 @@ class Hits(Sequence[Hit]):
         return self._hit(at % len(self))
 
     def __iter__(self) -> Iterator[Hit]:
-        return (self._hit(i) for i in range(len(self)))
+        decode, vectors = self._decode, self._vectors
+        for i, ((key, label, packed), distance) in enumerate(zip(self._records, self.distances.tolist(), strict=True)):
+            yield Hit(i, key, distance, label, decode(packed), None if vectors is None else vectors[i])
 
     def _hit(self, i: int) -> Hit:
-        key, label, data = self._records[i]
+        key, label, packed = self._records[i]
         vector = None if self._vectors is None else self._vectors[i]
-        return Hit(i, key, float(self.distances[i]), label, data, vector)
+        return Hit(i, key, self.distances.item(i), label, self._decode(packed), vector)
 
     def __repr__(self) -> str:
-        inner = ", ".join(f"{hit.key!r}: {hit.distance:.6g}" for hit in self[:10])
+        shown = zip(self.keys[:10], self.distances.tolist(), strict=False)
+        inner = ", ".join(f"{key!r}: {distance:.6g}" for key, distance in shown)
         return f"<Hits {len(self)}: {inner}{', …' if len(self) > 10 else ''}>"
 
 
@@ -123,53 +130,91 @@ class BatchHits(Sequence[Hits]):
         counts: int32 [n_queries], how many answers each query has.
     """
 
-    __slots__ = ("_hits", "_width")
+    __slots__ = ("_decode", "_distances", "_k", "_records", "_rows", "_starts", "_vectors", "counts")
 
-    def __init__(self, hits: Sequence[Hits], width: int) -> None:
-        self._hits = hits
-        self._width = width
+    def __init__(
+        self,
+        records: list[tuple[Key, Label, bytes]],
+        distances: NDArray[np.float32],
+        rows: NDArray[np.uint64],
+        counts: NDArray[np.int32],
+        k: int | None,
+        decode: Callable[[bytes], Any],
+        vectors: NDArray[np.float32] | None,
+    ) -> None:
+        self._records = records
+        self._distances = distances
+        self._rows = rows
+        self._k = k
+        self._decode = decode
+        self._vectors = vectors
+        self._starts: list[int] | None = None
+        self.counts = counts
 
-    @property
-    def counts(self) -> NDArray[np.int32]:
-        """How many answers each query has."""
-        return np.array([len(hits) for hits in self._hits], np.int32)
+    @classmethod
+    def joined(cls, parts: "Sequence[BatchHits]") -> "BatchHits":
+        """The answers of several batches, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        vectors = [part._vectors for part in parts if part._vectors is not None]
+        return cls(
+            [record for part in parts for record in part._records],
+            np.concatenate([part._distances for part in parts]),
+            np.concatenate([part._rows for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            parts[0]._k,
+            parts[0]._decode,
+            np.concatenate(vectors) if vectors else None,
+        )
 
     @property
     def keys(self) -> NDArray[np.object_]:
         """The keys; None where a query has fewer answers."""
-        return self._objects([hits.keys for hits in self._hits])
+        return self._filled(np.fromiter((record[0] for record in self._records), object, len(self._records)), None)
 
     @property
     def labels(self) -> NDArray[np.object_]:
         """The labels; None where a query has fewer answers."""
-        return self._objects([hits.labels for hits in self._hits])
+        return self._filled(np.fromiter((record[1] for record in self._records), object, len(self._records)), None)
 
     @property
     def distances(self) -> NDArray[np.float32]:
         """The distances; inf where a query has fewer answers."""
-        out = np.full((len(self._hits), self._width), np.inf, np.float32)
-        for row, hits in zip(out, self._hits, strict=True):
-            row[: len(hits)] = hits.distances
-        return out
+        return self._filled(self._distances, np.inf)
 
-    def _objects(self, columns: list[Any]) -> NDArray[np.object_]:
-        out = np.full((len(columns), self._width), None, object)
-        for row, column in zip(out, columns, strict=True):
-            row[: len(column)] = column
+    def _filled(self, column: NDArray[Any], rest: Any) -> NDArray[Any]:
+        width = self._k or int(self.counts.max(initial=0))
+        if len(column) == len(self) * width:
+            return column.reshape(len(self), width)
+        out = np.full((len(self), width), rest, column.dtype)
+        out[np.arange(width) < self.counts[:, None]] = column
         return out
 
     def __len__(self) -> int:
-        return len(self._hits)
+        return len(self.counts)
 
     @overload
     def __getitem__(self, at: int) -> Hits: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[Hits]: ...
-    def __getitem__(self, at: int | slice) -> Hits | Sequence[Hits]:
-        return self._hits[at]
+    def __getitem__(self, at: slice) -> list[Hits]: ...
+    def __getitem__(self, at: int | slice) -> Hits | list[Hits]:
+        if isinstance(at, slice):
+            return [self._hits(i) for i in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(f"query {at} of {len(self)}")
+        return self._hits(at % len(self))
+
+    def _hits(self, i: int) -> Hits:
+        if len(self.counts) == 1:
+            return Hits(self._records, self._distances, self._rows, self._decode, self._vectors)
+        if self._starts is None:
+            self._starts = [0, *np.cumsum(self.counts).tolist()]
+        part = slice(self._starts[i], self._starts[i + 1])
+        vectors = None if self._vectors is None else self._vectors[part]
+        return Hits(self._records[part], self._distances[part], self._rows[part], self._decode, vectors)
 
     def __repr__(self) -> str:
-        return f"<BatchHits of {len(self)} queries, k={self._width}>"
+        return f"<BatchHits of {len(self)} queries, k={self._k}>"
 
 
 class Counts(NamedTuple):

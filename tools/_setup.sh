@@ -6,7 +6,7 @@
 # Nothing is installed when pyproject.toml, the kernel's sources and the place of the checkout are as they were last time.
 # Until the checks have passed only bash's own commands are used: they must work on a machine that lacks everything.
 
-ROOT="$(cd -- "${BASH_SOURCE[0]%/*}/.." && pwd)"
+ROOT="$(CDPATH="" cd -- "${BASH_SOURCE[0]%/*}/.." && pwd)"
 VENV="$ROOT/.venv"
 VENV_PYTHON="$VENV/bin/python"
 
@@ -37,7 +37,7 @@ if not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")
 # Sets PYTHON to the first Python that can build simstore, or says what the first one new enough lacks.
 find_python() {
     local candidate lacks short first="" first_lacks=""
-    for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3 python; do
+    for candidate in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3; do
         command -v -- "$candidate" >/dev/null || continue
         lacks="$("$candidate" -c "$PROBE" 2>/dev/null)" || continue # such as pyenv's stand-in for another version
         if [ -z "$lacks" ]; then
@@ -51,7 +51,7 @@ find_python() {
     short="${first##*/}"
     case "$first_lacks" in
         venv) fail "$first cannot make virtual environments (no venv or ensurepip): install them," \
-            "e.g. apt-get install ${short/#python/python}-venv" ;;
+            "e.g. apt-get install $short-venv" ;;
         headers) fail "$first has no headers (Python.h): install them, e.g. apt-get install $short-dev" ;;
         *) fail "no Python >= 3.11 found: install one, e.g. apt-get install python3 python3-venv python3-dev" ;;
     esac
@@ -98,13 +98,10 @@ is_usable() {
 
 # Runs a command that is only heard when it fails.
 quietly() {
-    local log="$VENV.log"
-    if ! "$@" >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
-        rm -f "$log"
-        fail "the installation failed: $*"
-    fi
-    rm -f "$log"
+    local said
+    said="$("$@" 2>&1 </dev/null)" && return
+    echo "$said" >&2
+    fail "the installation failed: $*"
 }
 
 setup() {

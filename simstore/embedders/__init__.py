@@ -1,17 +1,17 @@
-"""Embedders: what turns inputs into vectors. ``simstore.embedders.keras.KerasEmbedder`` takes a Keras model."""
-
-from typing import Any
+"""Embedders turn inputs into vectors: Keras models, or any function. Importing this package does not import Keras."""
 
 from simstore.embedders.function import FunctionEmbedder
-from simstore.embedders.protocol import Embedder, check_same
-from simstore.embedders.saving import from_record, model_bytes, to_record
+from simstore.embedders.keras import KerasEmbedder, KerasMissingError
+from simstore.embedders.protocol import Embedder
+from simstore.embedders.record import check_same, from_record, model_bytes, to_record
 
-__all__ = ["Embedder", "FunctionEmbedder", "KerasEmbedder", "check_same", "from_record", "model_bytes", "to_record"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "KerasEmbedder":
-        from simstore.embedders.keras import KerasEmbedder
-
-        return KerasEmbedder
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [
+    "Embedder",
+    "FunctionEmbedder",
+    "KerasEmbedder",
+    "KerasMissingError",
+    "check_same",
+    "from_record",
+    "model_bytes",
+    "to_record",
+]

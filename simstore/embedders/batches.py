@@ -28,7 +28,8 @@ def as_batch(inputs: Any) -> Batch:
         return _stacked(list(inputs))
     if isinstance(inputs, (str, bytes)) or not hasattr(inputs, "__array__"):
         raise InvalidArgumentError(
-            f"a batch is an array [n, …] or a list of n inputs, not {type(inputs).__name__}: give a single input as [input]"
+            f"a batch is an array [n, …] or a list of n inputs, not {type(inputs).__name__}: "
+            "give a single input as [input]"
         )
     array = np.asarray(inputs)
     if array.ndim == 0:
@@ -50,7 +51,7 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
     """Cuts a batch into pieces as (first, count, piece).
 
     Every piece is padded, with its own last input, to a power of two or to ``size``: a model then sees few different
-    shapes and is compiled for few. Always padding to ``size`` would cost more than embedding does for the usual handful.
+    shapes and is compiled for few. Padding a handful of inputs to ``size`` would multiply the time that they take.
     """
     for first in range(0, len(batch), size):
         piece = batch[first : first + size]
@@ -72,7 +73,9 @@ def checked_vectors(output: Any, n: int, dim: int, who: str) -> NDArray[np.float
     try:
         array = np.asarray(output)
     except (TypeError, ValueError) as err:
-        raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not {type(output).__name__}: {err}") from err
+        raise InvalidVectorError(
+            f"{who} should return an array [{n}, {dim}], not {type(output).__name__}: {err}"
+        ) from err
     if array.shape != (n, dim):
         raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not one of shape {list(array.shape)}")
     try:

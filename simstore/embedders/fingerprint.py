@@ -28,48 +28,64 @@ def fingerprint_of(parts: Iterable[str | NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def canonical(config: Any) -> str:
+def canonical(config: dict[str, Any]) -> str:
     """A Keras configuration as JSON, without what has no influence on the output.
 
-    Keras numbers the layers of a process (dense_7); layers are named here by the place where they stand, so that a model
-    that is built again has the fingerprint it had. What is None is left out, because newer versions of Keras add arguments.
+    Keras numbers the layers of a process (dense_7); layers are named here by the place where they stand, so that a
+    model that is built again has the fingerprint it had. What is None is left out: newer versions of Keras add
+    arguments.
 
     Args:
-        config: The "config" of a serialised Keras object: dicts, lists, strings, numbers.
+        config: The "config" of a serialised layer or model.
     """
-    names: dict[str, str] = {}
-    _collect_names(config, names)
-    return json.dumps(_cleaned(config, names), sort_keys=True, separators=(",", ":"))
+    kept = _without_ignored(config)
+    names = {kept["name"]: "model"}
+    _collect_names(kept, names)
+    return json.dumps(_renamed(kept, names), sort_keys=True, separators=(",", ":"))
 
 
-def _collect_names(config: Any, names: dict[str, str]) -> None:
-    if isinstance(config, dict):
-        if _is_layer(config):
-            names.setdefault(config["config"]["name"], f"layer {len(names)}")
-        for key in sorted(config):
-            _collect_names(config[key], names)
-    elif isinstance(config, list):
-        for entry in config:
-            _collect_names(entry, names)
-
-
-def _is_layer(config: dict[str, Any]) -> bool:
-    inner = config.get("config")
-    is_named = isinstance(inner, dict) and isinstance(inner.get("name"), str)
-    return is_named and "class_name" in config and config["class_name"] != "DTypePolicy"
-
-
-def _cleaned(config: Any, names: dict[str, str]) -> Any:
-    if isinstance(config, dict):
-        if config.get("class_name") == "__lambda__":
-            return "lambda"  # its code holds file names and line numbers
-        kept = ((key, value) for key, value in config.items() if key not in IGNORED and value is not None)
-        return {key: _cleaned(value, names) for key, value in kept}
+def _without_ignored(config: Any) -> Any:
     if isinstance(config, list):
-        return [_cleaned(entry, names) for entry in config if not _is_input_of_sequential(entry)]
-    return names.get(config, config) if isinstance(config, str) else config
+        return [_without_ignored(entry) for entry in config if not _is_input_of_sequential(entry)]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "__lambda__":
+        return "lambda"  # its code holds file names and line numbers
+    kept = {key: value for key, value in config.items() if key not in IGNORED and value is not None}
+    return {key: _without_ignored(value) for key, value in kept.items()}
 
 
 def _is_input_of_sequential(entry: Any) -> bool:
     """A Sequential model gets its input layer when it is first called; a functional one has it from the start."""
     return isinstance(entry, dict) and entry.get("class_name") == "InputLayer" and "inbound_nodes" not in entry
+
+
+def _collect_names(config: Any, names: dict[str, str]) -> None:
+    if isinstance(config, list):
+        for entry in config:
+            _collect_names(entry, names)
+    elif isinstance(config, dict):
+        if _is_layer(config):
+            names.setdefault(config["config"]["name"], f"layer {len(names)}")
+        for key in sorted(config):
+            _collect_names(config[key], names)
+
+
+def _is_layer(config: dict[str, Any]) -> bool:
+    inner = config.get("config")
+    is_named = isinstance(inner, dict) and isinstance(inner.get("name"), str)
+    return is_named and not str(config.get("class_name")).endswith("DTypePolicy")
+
+
+def _renamed(config: Any, names: dict[str, str]) -> Any:
+    """The configuration with new names where a name stands, or a reference [layer, node, tensor]."""
+    if isinstance(config, dict):
+        return {
+            key: names.get(value, value) if key == "name" and isinstance(value, str) else _renamed(value, names)
+            for key, value in config.items()
+        }
+    if not isinstance(config, list):
+        return config
+    if [type(entry) for entry in config] == [str, int, int]:
+        return [names.get(config[0], config[0]), *config[1:]]
+    return [_renamed(entry, names) for entry in config]

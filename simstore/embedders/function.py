@@ -18,8 +18,8 @@ class FunctionEmbedder:
     """Embeds with a function. A store remembers its name, not its code: give it again whenever you open the store.
 
     Args:
-        fn: Called as fn(batch) with an array [n, …], or with a list where the inputs are texts or other objects; returns
-            numbers [n, dim]. It should be safe to call from several threads.
+        fn: Called as fn(batch) with an array [n, …], or with a list where the inputs are texts or other objects;
+            returns numbers [n, dim]. It should be safe to call from several threads.
         name: What the store knows it by. Change it when the function's vectors change ("clip-v1", "clip-v2"): the
             fingerprint is made of name and dim alone.
         dim: The width of the vectors.
@@ -59,7 +59,9 @@ class FunctionEmbedder:
         inputs = as_batch(batch)
         if len(inputs) == 0:
             return np.empty((0, self._spec.dim), np.float32)
-        return checked_vectors(self._fn(inputs), len(inputs), self._spec.dim, f"the embedder function {self._spec.name!r}")
+        return checked_vectors(
+            self._fn(inputs), len(inputs), self._spec.dim, f"the embedder function {self._spec.name!r}"
+        )
 
     def __repr__(self) -> str:
         return f"<FunctionEmbedder {self._spec.name!r}, dim {self._spec.dim}>"

@@ -1,191 +1,295 @@
-"""Keras models as embedders. The only module that imports Keras and TensorFlow, and only when an embedder is made or loaded."""
+"""Keras models as embedders. Keras is imported when the first one is made, and nowhere else in this package."""
 
 import json
-import tempfile
-import threading
-import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from xxhash import xxh3_128
 
-from simstore.embedders.protocol import checked_spec
-from simstore.errors import CorruptStoreError, InvalidArgumentError, InvalidVectorError
+from simstore.embedders.batches import as_batch, checked_vectors, pieces
+from simstore.embedders.fingerprint import canonical, fingerprint_of
+from simstore.errors import InvalidArgumentError, SimstoreError
 from simstore.types import EmbedderSpec
 
-__all__ = ["KerasEmbedder", "load_embedder"]
+__all__ = ["KerasEmbedder", "KerasMissingError", "import_keras", "model_fingerprint", "serialised"]
 
 
-def _keras() -> Any:
-    try:
-        import keras
-    except ImportError as err:
-        raise ImportError("this needs Keras: pip install 'simstore[keras]'") from err
-    return keras
+class KerasMissingError(SimstoreError, ImportError):
+    """Keras, or the backend that it computes with, is not installed."""
 
 
 class KerasEmbedder:
-    """Embeds with a Keras model, called directly on batches of one size (``model.predict`` takes 50 ms for a single input).
+    """Embeds with a Keras model. A store saves the model and loads it again by itself.
 
-    A store that is opened with it saves the model as ``.keras`` and needs it no more.
+    The model is called directly on batches, never through ``predict``, and on TensorFlow as one compiled graph, which
+    takes a single input several times faster than calling the model. Make the embedder when training is over: its
+    fingerprint is taken once, here.
 
     Args:
-        model: Takes one input [n, …], gives one output [n, dim].
-        preprocess: Runs on each batch before the model. A Keras layer or model is saved with the model. Any other function is
-            not: a store then wants this embedder again at each open.
-        batch_size: How many inputs the model gets at once.
+        model: Any Keras 3 model with one output [None, dim].
+        preprocess: Runs before the model. A Keras layer or model is saved with it. A function, called as
+            preprocess(batch) with an array [n, …] or a list, cannot be saved: the store then has to be given the
+            embedder whenever it is opened, and knows the function by its name alone.
+        batch_size: How many inputs the model gets at once, at most.
+        name: What the store calls it; by default the model's name.
+        save: Whether a store keeps a copy of the model. Without one it has to be given whenever the store is opened.
 
     Raises:
-        InvalidArgumentError: The model is no Keras model, or gives something else than one [n, dim].
+        KerasMissingError: Keras or its backend is not installed.
+        InvalidArgumentError: The model's output is not [None, dim], or another argument is wrong.
 
     Example:
-        >>> import keras, numpy as np                                                        # doctest: +SKIP
-        >>> model = keras.Sequential([keras.Input((8, 8)), keras.layers.Flatten(), keras.layers.Dense(16)])  # doctest: +SKIP
-        >>> KerasEmbedder(model).embed(np.zeros((3, 8, 8))).shape                            # doctest: +SKIP
-        (3, 16)
+        >>> embedder = KerasEmbedder(model, preprocess=keras.layers.Rescaling(1 / 255))  # doctest: +SKIP
+        >>> embedder.embed(images).shape  # doctest: +SKIP
+        (1000, 64)
     """
 
-    def __init__(self, model: Any, *, preprocess: Callable[[Any], Any] | None = None, batch_size: int = 128) -> None:
-        keras = _keras()
+    def __init__(
+        self, model: Any, *, preprocess: Any = None, batch_size: int = 64, name: str | None = None, save: bool = True
+    ) -> None:
+        keras = import_keras()
         if not isinstance(model, keras.Model):
-            raise InvalidArgumentError(f"model is a keras.Model, not a {type(model).__name__}")
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise InvalidArgumentError(
+                f"model is a keras.Model (Keras {keras.__version__}), not {type(model).__name__}"
+            )
+        if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise InvalidArgumentError(f"batch_size is a whole number of at least 1, not {batch_size!r}")
         if preprocess is not None and not callable(preprocess):
-            raise InvalidArgumentError(f"preprocess is a function or a Keras layer, not a {type(preprocess).__name__}")
-        self._function: Callable[[Any], Any] | None = None
-        if isinstance(preprocess, keras.layers.Layer):
-            model = _joined(keras, preprocess, model)
-        else:
-            self._function = preprocess
-        self.batch_size = batch_size
-        self._model = model
-        self._lock = threading.Lock()
-        self._spec = checked_spec(model.name, _output_dim(model), _fingerprint(model, self._function))
+            raise InvalidArgumentError(f"preprocess is a Keras layer or a function, not {type(preprocess).__name__}")
+        self.model = model
+        self.preprocess = preprocess
+        self.batch_size = int(batch_size)
+        self._keras = keras
+        self._is_layer = isinstance(preprocess, keras.layers.Layer)
+        self._save = save
+        dim = output_dim(model)
+        fingerprint = model_fingerprint(model, serialised(model), preprocess, self._preprocess_config())
+        self._spec = EmbedderSpec(name or model.name, dim, fingerprint)
+        self._call = compiled(model)
 
     @property
     def spec(self) -> EmbedderSpec:
-        """The model's name, its output's width, and a fingerprint of its config and weights."""
+        """Name, dim, and the fingerprint of model and preprocess."""
         return self._spec
 
     @property
+    def preprocess_name(self) -> str | None:
+        """What runs before the model, to be told to people."""
+        if self.preprocess is None:
+            return None
+        return str(self.preprocess.name) if self._is_layer else function_name(self.preprocess)
+
+    @property
     def is_saveable(self) -> bool:
-        """Whether a store can keep it: without a preprocess function."""
-        return self._function is None
+        """Whether a store is to keep the model."""
+        return self._save and (self.preprocess is None or self._is_layer)
 
     def embed(self, batch: Any) -> NDArray[np.float32]:
-        """The model's vectors of n inputs, float32 [n, dim].
+        """The vectors of a batch, float32 [n, dim].
 
         Args:
-            batch: An array [n, …], or a sequence of n inputs of one shape.
+            batch: n inputs: an array [n, …], a list of n arrays, or a list of n texts for a model that takes texts.
 
         Raises:
-            InvalidVectorError: The inputs do not fit the model.
+            InvalidArgumentError: It is no batch, or the model takes inputs of another shape.
+            InvalidVectorError: The model returned something else.
         """
-        inputs = self._array(self._function(batch) if self._function is not None else batch)
-        n = len(inputs)
-        out = np.empty((n, self._spec.dim), np.float32)
-        for start in range(0, n, self.batch_size):
-            part = inputs[start : start + self.batch_size]
-            out[start : start + len(part)] = self._call(part, alone=n == 1)[: len(part)]
+        inputs = as_batch(batch)
+        if 0 < len(inputs) <= self.batch_size:
+            _, count, piece = next(pieces(inputs, self.batch_size))
+            return self._vectors(piece)[:count]
+        out = np.empty((len(inputs), self._spec.dim), np.float32)
+        for first, count, piece in pieces(inputs, self.batch_size):
+            out[first : first + count] = self._vectors(piece)[:count]
         return out
 
-    def _array(self, inputs: Any) -> NDArray[Any]:
-        try:
-            array = np.asarray(inputs)
-        except ValueError as err:
-            raise InvalidVectorError(f"the inputs have different shapes ({err}): give all of them the same") from err
-        return array if array.dtype.kind != "U" else array.astype(object)
+    def _vectors(self, piece: Any) -> NDArray[np.float32]:
+        output = self._call(self._prepared(piece))
+        array = self._keras.ops.convert_to_numpy(output)
+        return checked_vectors(array, len(piece), self._spec.dim, f"the model {self._spec.name!r}")
 
-    def _call(self, part: NDArray[Any], *, alone: bool) -> NDArray[np.float32]:
-        """The model on one batch, filled up to the fixed size: another size would be traced and compiled again."""
-        missing = self.batch_size - len(part)
-        if missing and not alone:
-            part = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)])
-        tensor: Any = part
-        if part.dtype == object:
-            from tensorflow import constant, string
+    def _prepared(self, piece: Any) -> Any:
+        if self._is_layer:
+            return self.preprocess(self._keras.ops.convert_to_tensor(as_array(piece)), training=False)
+        if self.preprocess is None:
+            return as_array(piece)
+        # A copy: keras.applications.*.preprocess_input, for one, works in place on float32.
+        return self.preprocess(piece.copy())
 
-            tensor = constant(part.tolist(), string)
-        try:
-            return np.asarray(self._model(tensor, training=False), np.float32)
-        except (TypeError, ValueError, RuntimeError) as err:
-            shape = list(part.shape[1:])
-            raise InvalidVectorError(
-                f"the model {self._spec.name!r} takes inputs {self._model.input_shape}, and got {shape} {part.dtype}: {err}"
-            ) from err
+    def current_fingerprint(self) -> str:
+        """The fingerprint of what the model is now; another than spec's if it was trained since."""
+        return model_fingerprint(self.model, serialised(self.model), self.preprocess, self._preprocess_config())
 
-    def saved_model(self) -> bytes:
-        """The content of a ``.keras`` file, loaded once to see that it can be.
+    def known_as(self, fingerprint: str) -> None:
+        """Keeps the fingerprint of the file that the model was loaded from; its own may be worded by another Keras."""
+        self._spec = EmbedderSpec(self._spec.name, self._spec.dim, fingerprint)
 
-        Raises:
-            InvalidArgumentError: Keras cannot save the model, or not load it again without running code from the file.
-        """
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory) / "model.keras"
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    self._model.save(path)
-                loaded = load_embedder(path, name=self._spec.name, batch_size=self.batch_size)
-            except (CorruptStoreError, TypeError, ValueError, NotImplementedError, OSError) as err:
-                raise InvalidArgumentError(
-                    f"the model {self._spec.name!r} cannot be saved and loaded again ({err}): a Lambda layer or an unregistered "
-                    "custom layer, perhaps; use keras.saving.register_keras_serializable, or FunctionEmbedder"
-                ) from err
-            if loaded.spec != self._spec:
-                raise InvalidArgumentError(f"the model {self._spec.name!r} is another one after saving and loading it")
-            return path.read_bytes()
+    def _preprocess_config(self) -> Any:
+        return serialised(self.preprocess) if self._is_layer else None
+
+    def __repr__(self) -> str:
+        return f"<KerasEmbedder {self._spec.name!r}, dim {self._spec.dim}, fingerprint {self._spec.fingerprint}>"
 
 
-def load_embedder(path: Path, *, name: str, batch_size: int) -> KerasEmbedder:
-    """The embedder of a saved model.
+def import_keras() -> Any:
+    """The keras module.
 
     Raises:
-        CorruptStoreError: The file is missing or damaged.
+        KerasMissingError: It or its backend is not installed.
     """
-    keras = _keras()
-    remedy = "restore that file from a backup, or open the store with embedder=…"
-    if not path.exists():
-        raise CorruptStoreError(f"the store's model {path} is missing: {remedy}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as err:  # whatever a damaged archive makes Keras raise
-        raise CorruptStoreError(f"the store's model {path} cannot be loaded ({err}): {remedy}") from err
-    return KerasEmbedder(model, batch_size=batch_size)
+        import keras
+    except ImportError as err:
+        raise KerasMissingError(
+            f"this needs Keras and TensorFlow, and one of them cannot be imported ({err}): "
+            "pip install 'simstore[keras]'"
+        ) from err
+    return keras
 
 
-def _joined(keras: Any, preprocess: Any, model: Any) -> Any:
-    """One model that preprocesses first."""
-    shape, dtype = model.input_shape, getattr(model, "input_dtype", None)
-    first = preprocess.input_shape if isinstance(preprocess, keras.Model) else shape
-    inputs = keras.Input(first[1:], dtype=dtype)
-    return keras.Model(inputs, model(preprocess(inputs)), name=model.name)
+# -- shapes and inputs -----------------------------------------------------------------------------------------------
 
 
-def _output_dim(model: Any) -> int:
+def output_dim(model: Any) -> int:
+    """The width of a model's vectors.
+
+    Raises:
+        InvalidArgumentError: It has another output than [None, dim], or does not know it.
+    """
     try:
         shape = model.output_shape
-    except AttributeError as err:
+    except (AttributeError, ValueError) as err:
         raise InvalidArgumentError(
-            f"the model {model.name!r} has not been built: call it on an input once, or give it an Input layer"
+            f"the model {model.name!r} does not know its output shape: call it once; or, if its class is your own, "
+            "make it functional: inputs = keras.Input(shape), keras.Model(inputs, model(inputs))"
         ) from err
-    if isinstance(shape, list) or not isinstance(shape, tuple) or len(shape) != 2 or shape[1] is None:
-        raise InvalidArgumentError(f"the model {model.name!r} gives {shape}; an embedder gives one vector for each input: (None, dim)")
+    is_single = isinstance(shape, tuple) and not any(isinstance(axis, (tuple, list)) for axis in shape)
+    if not is_single or len(shape) != 2 or shape[0] is not None or shape[1] is None:
+        raise InvalidArgumentError(
+            f"the model {model.name!r} has the output {shape}, not one of shape (None, dim): take the layer that holds "
+            "the embedding, keras.Model(model.inputs, layer.output), and pool or flatten it if it has more axes"
+        )
     return int(shape[1])
 
 
-def _fingerprint(model: Any, function: Callable[[Any], Any] | None) -> str:
-    """Of config and weights, and of the preprocess function's name; the same after saving and loading."""
-    digest = xxh3_128(json.dumps(model.get_config(), sort_keys=True, default=str).encode())
-    for weight in model.get_weights():
-        digest.update(f"{weight.shape} {weight.dtype}".encode())
-        digest.update(np.ascontiguousarray(weight).tobytes())
-    if function is not None:
-        digest.update(f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(type(function)))}".encode())
-    return digest.hexdigest()
+def as_array(piece: Any) -> NDArray[Any]:
+    """A piece of a batch as one array; texts as an object array.
+
+    Raises:
+        InvalidArgumentError: The inputs differ in shape.
+    """
+    if isinstance(piece, np.ndarray):
+        return piece
+    if all(isinstance(item, (str, bytes)) for item in piece):
+        return np.array(piece, object)
+    try:
+        return np.array(piece)
+    except ValueError as err:
+        raise InvalidArgumentError(
+            f"the inputs do not form one array ({err}): give all of them the same shape, "
+            "or a preprocess function that does"
+        ) from err
+
+
+def fitted(inputs: Any, wanted: Any, name: str) -> Any:
+    """The inputs in the shape and type that the model takes, as Keras itself fits them: a last axis of 1 comes or goes.
+
+    Raises:
+        InvalidArgumentError: They do not fit.
+    """
+    shape = tuple(wanted.shape)
+    if len(inputs.shape) == len(shape) - 1 and shape[-1] == 1:
+        inputs = inputs[..., None]
+    elif len(inputs.shape) == len(shape) + 1 and inputs.shape[-1] == 1:
+        inputs = inputs[..., 0]
+    pairs = zip(shape[1:], inputs.shape[1:], strict=False)
+    if len(inputs.shape) != len(shape) or any(want not in (None, have) for want, have in pairs):
+        raise InvalidArgumentError(
+            f"the model {name!r} takes inputs of shape {shape[1:]}, "
+            f"and was given some of shape {tuple(inputs.shape[1:])}"
+        )
+    return inputs
+
+
+# -- calling ---------------------------------------------------------------------------------------------------------
+
+
+def compiled(model: Any) -> Callable[[Any], Any]:
+    """A function that calls the model on a batch, thread-safe.
+
+    On TensorFlow it is traced once, for batches of any size: calling the model itself costs milliseconds of Python each
+    time. A model that was compiled with run_eagerly=True is not traced, and other backends are called as they are.
+    """
+    keras = import_keras()
+
+    def direct(inputs: Any) -> Any:
+        return model(inputs, training=False)
+
+    if keras.config.backend() != "tensorflow" or getattr(model, "run_eagerly", False):
+        return direct
+    import tensorflow as tf
+
+    inputs_of_model = getattr(model, "inputs", None) or []
+    if len(inputs_of_model) != 1:
+        graph: Callable[[Any], Any] = tf.function(direct, autograph=False, reduce_retracing=True)
+        return graph
+    wanted = tf.TensorSpec(inputs_of_model[0].shape, inputs_of_model[0].dtype)
+    graph = tf.function(direct, input_signature=[wanted], autograph=False)
+
+    def call(inputs: Any) -> Any:
+        if not hasattr(inputs, "shape"):
+            inputs = as_array(inputs)
+        inputs = fitted(inputs, wanted, model.name)
+        return graph(keras.ops.convert_to_tensor(inputs, dtype=inputs_of_model[0].dtype))
+
+    return call
+
+
+# -- fingerprints ----------------------------------------------------------------------------------------------------
+
+
+def serialised(layer: Any) -> Any:
+    """A layer's or model's configuration, as plain JSON values.
+
+    Raises:
+        InvalidArgumentError: It cannot describe itself.
+    """
+    keras = import_keras()
+    try:
+        return json.loads(json.dumps(keras.saving.serialize_keras_object(layer)["config"]))
+    except (NotImplementedError, TypeError, ValueError) as err:
+        raise InvalidArgumentError(
+            f"{layer.name!r} cannot be described ({err}): "
+            "give its class a get_config() that returns the arguments it is made with"
+        ) from err
+
+
+def model_fingerprint(model: Any, config: Any, preprocess: Any, preprocess_config: Any) -> str:
+    """The fingerprint of a model and what runs before it.
+
+    The configurations are arguments because a saved model's is read from its file: after an upgrade of Keras the loaded
+    model may describe itself in other words.
+    """
+    parts = ["keras", canonical(config), *state_of(model)]
+    if preprocess_config is not None:
+        parts += ["layer", canonical(preprocess_config), *state_of(preprocess)]
+    elif preprocess is not None:
+        parts += ["function", function_name(preprocess)]
+    return fingerprint_of(parts)
+
+
+def state_of(layer: Any) -> Iterator[str | NDArray[Any]]:
+    """What a layer has learned: its weights, and the vocabularies within."""
+    keras = import_keras()
+    for weight in layer.weights:
+        yield keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(weight))
+    for part in layer._flatten_layers():
+        if hasattr(part, "get_vocabulary"):
+            yield "\0".join(map(str, part.get_vocabulary()))
+
+
+def function_name(fn: Any) -> str:
+    """A function by its name, without the module: a script's functions are in __main__ today and elsewhere tomorrow."""
+    name = getattr(fn, "__qualname__", type(fn).__qualname__)
+    return str(name)

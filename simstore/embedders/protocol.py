@@ -14,7 +14,7 @@ __all__ = ["Embedder"]
 class Embedder(Protocol):
     """Turns inputs (images, texts, …) into vectors. ``embed`` may be called from many threads at once.
 
-    Equal fingerprints mean equal vectors: a store refuses an embedder whose fingerprint is not the one it was made with.
+    Equal fingerprints mean equal vectors: a store refuses an embedder with another fingerprint than it was made with.
     """
 
     @property

@@ -1,9 +1,8 @@
 """The index: graphs that are built by hnswlib and searched here, and exact scans. It knows rows and vectors, never keys."""
 
-from simstore.index._kernel import cpu_levels
+from simstore.index._kernel import Found, cpu_levels
 from simstore.index.builder import Build, BuildOptions, build_graph, extend_graph
 from simstore.index.exact import distances_to, prepared, scan
-from simstore.index.found import Found
 from simstore.index.segment import Segment, block_checksums
 
 __all__ = [

@@ -26,6 +26,7 @@ cdef extern from "_distance.h" nogil:
 CORRUPT = 1
 UNVERIFIED = 2
 NO_MEMORY = 4
+FEW = 8
 
 BLOCK_SHIFT = 16
 BLOCK_UNKNOWN = 0
@@ -36,6 +37,7 @@ cdef enum:
     _CORRUPT = 1
     _UNVERIFIED = 2
     _NO_MEMORY = 4
+    _FEW = 8
     _SHIFT = 16
     _GOOD = 1
     _WANTED = 2
@@ -139,6 +141,46 @@ cdef inline void offer(float distance, uint64_t row, float *distances, uint64_t 
 
 cdef inline bint is_set(const uint64_t *bitmap, uint64_t n_bits, uint64_t bit) noexcept nogil:
     return bit < n_bits and (bitmap[bit >> 6] >> (bit & 63)) & 1
+
+
+cdef class Found:
+    """The k nearest so far of each query: what segments and the tail add to, one after the other; sorted by (distance, row).
+
+    Attributes:
+        distances: float32 [n_queries, k], raw.
+        rows: uint64 [n_queries, k]
+        counts: int32 [n_queries], how many of the k are filled.
+        n_parts: How many segments and ranges have been searched.
+    """
+    cdef readonly object distances, rows, counts
+    cdef readonly int k
+    cdef public int n_parts
+    cdef float[:, ::1] _distances
+    cdef uint64_t[:, ::1] _rows
+    cdef int[::1] _counts
+
+    def __cinit__(self, Py_ssize_t n_queries, int k):
+        if k < 1:
+            raise ValueError("k is at least 1")
+        self.k = k
+        self.distances = np.empty((n_queries, k), np.float32)
+        self.rows = np.empty((n_queries, k), np.uint64)
+        self.counts = np.zeros(n_queries, np.int32)
+        self._distances, self._rows, self._counts = self.distances, self.rows, self.counts
+
+    def copy(self):
+        """The same, apart."""
+        cdef Found other = Found(self._counts.shape[0], self.k)
+        other.become(self)
+        other.n_parts = self.n_parts
+        return other
+
+    def become(self, Found other):
+        """Takes over another's content, in place; None empties it."""
+        if other is None:
+            self.counts[:] = 0
+        else:
+            self.distances[:], self.rows[:], self.counts[:] = other.distances, other.rows, other.counts
 
 
 # -- scratch memory of one running search -------------------------------------------------------------------------------
@@ -536,22 +578,21 @@ cdef class Graph:
 
     # -- what Python calls --
 
-    def search(self, const float[:, ::1] queries, int k, int ef, const uint64_t[::1] allowed, float[:, ::1] distances,
-               uint64_t[:, ::1] rows, int[::1] counts):
-        """Adds the segment's approximate k nearest to what distances (raw, ascending), rows and counts hold already.
+    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found, int expected=0):
+        """Adds the segment's approximate nearest of each query [n, dim] to found.
 
-        ``allowed`` is a bitmap over rows, or None. Returns flags; with UNVERIFIED, what it added must not be used.
+        ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
+        that some query has fewer than ``expected`` answers.
         """
         cdef _Scratch scratch
+        cdef int k = found.k, flags = 0
         cdef size_t width = ef if ef > k else k, i, size
-        cdef int flags = 0
         cdef Py_ssize_t q
         cdef const uint64_t *bitmap = NULL if allowed is None else &allowed[0]
         cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
         cdef uint32_t *links
         cdef float dists[_BATCH]
-        if <size_t>queries.shape[1] != self.dim:
-            raise ValueError("the query's width is not the graph's")
+        self.check_shapes(queries, found)
         try:
             scratch = self.spare.pop()
         except IndexError:
@@ -568,19 +609,27 @@ cdef class Graph:
                     size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, scratch, links, dists, &flags)
                 scratch.forget()
                 for i in range(size):
-                    if counts[q] == k and unpack_distance(scratch.pool[i]) > distances[q, k - 1]:
+                    if found._counts[q] == k and unpack_distance(scratch.pool[i]) > found._distances[q, k - 1]:
                         break
                     self.offer_node(<uint32_t>scratch.pool[i] >> 1, unpack_distance(scratch.pool[i]), bitmap, n_bits,
-                                    &distances[q, 0], &rows[q, 0], &counts[q], k, &flags)
+                                    &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k, &flags)
                 if self.orphans is not None and self.orphans.shape[0]:
                     self.offer_exact(&queries[q, 0], &self.orphans[0], self.orphans.shape[0], bitmap, n_bits,
-                                     &distances[q, 0], &rows[q, 0], &counts[q], k, &flags)
+                                     &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k, &flags)
+                if found._counts[q] < expected:
+                    flags |= _FEW
         free(links)
         self.spare.append(scratch)
         return flags
 
-    def scan(self, const float[:, ::1] queries, int k, const uint32_t[::1] nodes, const uint64_t[::1] allowed,
-             float[:, ::1] distances, uint64_t[:, ::1] rows, int[::1] counts):
+    cdef int check_shapes(self, const float[:, ::1] queries, Found found) except -1:
+        if <size_t>queries.shape[1] != self.dim:
+            raise ValueError("the query's width is not the graph's")
+        if queries.shape[0] != found._counts.shape[0]:
+            raise ValueError("found is for another number of queries")
+        return 0
+
+    def scan(self, const float[:, ::1] queries, const uint32_t[::1] nodes, const uint64_t[::1] allowed, Found found):
         """Like search, but exact: every listed node (None: every node) is compared."""
         cdef int flags = 0
         cdef Py_ssize_t q
@@ -588,8 +637,7 @@ cdef class Graph:
         cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
         cdef const uint32_t *listed = NULL
         cdef size_t n_nodes = self.n
-        if <size_t>queries.shape[1] != self.dim:
-            raise ValueError("the query's width is not the graph's")
+        self.check_shapes(queries, found)
         if nodes is not None:
             n_nodes = nodes.shape[0]
             if n_nodes == 0:
@@ -599,8 +647,8 @@ cdef class Graph:
             listed = &nodes[0]
         with nogil:
             for q in range(queries.shape[0]):
-                self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, &distances[q, 0], &rows[q, 0],
-                                 &counts[q], k, &flags)
+                self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, &found._distances[q, 0],
+                                 &found._rows[q, 0], &found._counts[q], found.k, &flags)
         return flags
 
     def distances_to_all(self, const float[::1] query, float[::1] out):
@@ -690,35 +738,36 @@ def parse_upper(const unsigned char[::1] image, size_t start, size_t n, size_t M
     return ids[:found].copy(), offsets[:found].copy(), levels[:found].copy(), at
 
 
-def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::1] queries, int k, bint is_ip,
-              const uint64_t[::1] allowed, float[:, ::1] distances, uint64_t[:, ::1] rows, int[::1] counts, level=None):
+def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::1] queries, bint is_ip,
+              const uint64_t[::1] allowed, Found found, level=None):
     """Exact: compares each query with each of vectors [n, dim], whose rows are first_row, first_row + 1, …
 
-    Adds to what distances, rows and counts hold already, as ``Graph.search`` does.
+    Adds to found, as ``Graph.search`` does.
     """
     cdef const float *part[_BATCH]
     cdef float dists[_BATCH]
     cdef Py_ssize_t q, start, i, size, n = vectors.shape[0]
+    cdef int k = found.k
     cdef float bound
     cdef uint64_t row
     cdef const uint64_t *bitmap = NULL if allowed is None else &allowed[0]
     cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
     cdef int cpu = simstore_cpu_level() if level is None else min(_LEVELS.index(level), simstore_cpu_level())
     cdef simstore_batch_fn measure = simstore_pick(is_ip, cpu)
-    if vectors.shape[1] != queries.shape[1]:
-        raise ValueError("the query's width is not the vectors'")
+    if vectors.shape[1] != queries.shape[1] or queries.shape[0] != found._counts.shape[0]:
+        raise ValueError("the query's width is not the vectors', or found is for another number of queries")
     with nogil:
         for q in range(queries.shape[0]):
             for start in range(0, n, 64):  # _BATCH
                 size = min(n - start, <Py_ssize_t>_BATCH)
                 for i in range(size):
                     part[i] = &vectors[start + i, 0]
-                bound = distances[q, k - 1] if counts[q] == k else INFINITY
+                bound = found._distances[q, k - 1] if found._counts[q] == k else INFINITY
                 measure(&queries[q, 0], part, size, vectors.shape[1], bound, dists)
                 for i in range(size):
                     row = first_row + <uint64_t>(start + i)
-                    if (dists[i] <= bound or counts[q] < k) and (bitmap == NULL or is_set(bitmap, n_bits, row)):
-                        offer(dists[i], row, &distances[q, 0], &rows[q, 0], &counts[q], k)
+                    if (dists[i] <= bound or found._counts[q] < k) and (bitmap == NULL or is_set(bitmap, n_bits, row)):
+                        offer(dists[i], row, &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k)
 
 
 def row_distances(const float[:, ::1] vectors, const float[::1] query, bint is_ip, float[::1] out, level=None):

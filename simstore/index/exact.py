@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidVectorError
 from simstore.index import _kernel
-from simstore.index.found import Found
+from simstore.index._kernel import Found
 from simstore.metrics import Metric
 
 __all__ = ["distances_to", "prepared", "scan"]
@@ -39,9 +39,8 @@ def scan(
     found: Found,
 ) -> None:
     """Adds the exact nearest of each query among vectors [n, dim] in rows first_row, … to found."""
-    _kernel.scan_rows(
-        vectors, first_row, queries, found.k, metric.is_ip, allowed, found.distances, found.rows, found.counts
-    )
+    _kernel.scan_rows(vectors, first_row, queries, metric.is_ip, allowed, found)
+    found.n_parts += 1
 
 
 def distances_to(vectors: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from simstore.errors import CorruptStoreError
 from simstore.index import _kernel
-from simstore.index.found import Found
+from simstore.index._kernel import Found
 from simstore.index.image import HEADER_BYTES, read_header, read_upper
 
 __all__ = ["BLOCK_BYTES", "Segment", "block_checksums"]
@@ -58,6 +58,7 @@ class Segment:
         orphans: NDArray[np.uint32],
     ) -> None:
         self.first_row, self.last_row, self.n_nodes, self.dim = first_row, last_row, n_nodes, dim
+        self.n_rows = n_nodes + len(copy_rows)
         self.image = image
         self._checksums = checksums
         self._states = np.zeros(len(checksums), np.uint8)
@@ -101,20 +102,18 @@ class Segment:
         self._graph.trust()
         self._trusted = True
 
-    def _run(self, work: Callable[[], int], found: Found | None) -> None:
-        """Runs kernel work until every block it has read is verified."""
-        if self._trusted:
-            self._raise_if(work())
-            return
-        before = found.copy() if found is not None else None
+    def _run(self, work: Callable[[], int], found: Found | None) -> int:
+        """Runs kernel work until every block it has read is verified; returns its flags."""
+        before = found.copy() if found is not None and found.n_parts and not self._trusted else None
         while (flags := work()) & _kernel.UNVERIFIED:
             self._verify(set(np.flatnonzero(self._states == _kernel.BLOCK_WANTED).tolist()))
-            if found is not None and before is not None:
+            if found is not None:
                 found.become(before)
         self._raise_if(flags)
-        if not np.any(self._states != _kernel.BLOCK_GOOD):
+        if not self._trusted and not np.any(self._states != _kernel.BLOCK_GOOD):
             self._graph.trust()
             self._trusted = True
+        return flags
 
     def _raise_if(self, flags: int) -> None:
         if flags & _kernel.CORRUPT:
@@ -124,17 +123,30 @@ class Segment:
 
     # -- answers --
 
-    def search(self, queries: NDArray[np.float32], ef: int, allowed: NDArray[np.uint64] | None, found: Found) -> None:
+    def search(
+        self, queries: NDArray[np.float32], ef: int, allowed: NDArray[np.uint64] | None, found: Found, expected: int
+    ) -> bool:
         """Adds the approximate nearest of each query [n, dim] to found.
 
         Args:
             ef: How many candidates the walk keeps; at least k are kept.
             allowed: A bitmap over rows, or None for all.
+            expected: How many answers each query should have at least.
+
+        Returns:
+            Whether each has; if not, found is as it was.
         """
-        graph = self._graph
-        self._run(
-            lambda: graph.search(queries, found.k, ef, allowed, found.distances, found.rows, found.counts), found
-        )
+        before = found.copy() if found.n_parts else None
+        if self._trusted:
+            flags = self._graph.search(queries, ef, allowed, found, expected)
+        else:
+            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected), found)
+        if flags:
+            self._raise_if(flags)
+            found.become(before)
+            return False
+        found.n_parts += 1
+        return True
 
     def scan(
         self,
@@ -145,8 +157,8 @@ class Segment:
     ) -> None:
         """Adds the exact nearest of each query to found; of ``rows`` only, if given."""
         nodes = None if rows is None else np.unique(self.nodes_of(rows))
-        graph = self._graph
-        self._run(lambda: graph.scan(queries, found.k, nodes, allowed, found.distances, found.rows, found.counts), found)
+        self._run(lambda: self._graph.scan(queries, nodes, allowed, found), found)
+        found.n_parts += 1
 
     def distances(self, query: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
         """The raw distance from query [dim] to every row in the segment, and those rows; in no order."""

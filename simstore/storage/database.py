@@ -46,7 +46,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Rows to append, encoded already: a key, a label and an item's packed [key, label, data] for each vector."""
+    """Rows to append, encoded already: a key, a label and an item's body for each vector."""
 
     keys: Sequence[bytes]
     labels: Sequence[bytes]
@@ -196,7 +196,7 @@ class Database:
         created = row_key(seq)
         with txn.cursor(db=self._items) as cursor:
             cursor.putmulti(
-                [(key, item_value(packed, created, first_row + i)) for i, (key, packed) in enumerate(zip(row_keys, rows.items, strict=True))],
+                [(key, item_value(body, created, first_row + i)) for i, (key, body) in enumerate(zip(row_keys, rows.items, strict=True))],
                 append=True,
             )
         self._append_vectors(txn, rows.vectors, first_row)

@@ -14,7 +14,18 @@ from simstore.errors import CorruptStoreError
 from simstore.storage.encoding import unpack
 from simstore.types import Key, Label
 
-__all__ = ["LogEntry", "SegmentRecord", "State", "item_value", "read_item", "sealed", "unsealed"]
+__all__ = [
+    "LogEntry",
+    "Record",
+    "SegmentRecord",
+    "State",
+    "item_body",
+    "item_value",
+    "read_item",
+    "read_record",
+    "sealed",
+    "unsealed",
+]
 
 U64 = struct.Struct(">Q")
 _CHECKSUM_BYTES = 8
@@ -43,12 +54,36 @@ def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
     return body
 
 
-# -- items: created_seq and msgpack [key, label, data] -----------------------------------------------------------------
+# -- items: created_seq, the size of the head (u16), the head (msgpack [key, label]), the data (msgpack) ---------------
+
+Record = tuple[Key, Label, bytes]
+"""An item's key and label, and its data as msgpack."""
+
+_HEAD = struct.Struct(">H")
+_HEAD_AT = 2 * _CHECKSUM_BYTES + _HEAD.size
 
 
-def item_value(packed: bytes, created_seq: bytes, row: int) -> bytes:
-    """The stored value of an item: checksum, created_seq, msgpack."""
-    return sealed(created_seq + packed, row)
+def item_value(body: bytes, created_seq: bytes, row: int) -> bytes:
+    """The stored value of an item: checksum, created_seq, body."""
+    return sealed(created_seq + body, row)
+
+
+def item_body(head: bytes, data: bytes) -> bytes:
+    """What an item's value ends with."""
+    return _HEAD.pack(len(head)) + head + data
+
+
+def read_record(value: bytes, row: int) -> Record:
+    """Key, label and packed data of a stored item.
+
+    Raises:
+        CorruptStoreError: The checksum does not match.
+    """
+    if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
+        raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
+    stop = _HEAD_AT + int.from_bytes(value[_HEAD_AT - _HEAD.size : _HEAD_AT], "big")
+    key, label = unpack(value[_HEAD_AT:stop])
+    return key, label, value[stop:]
 
 
 def read_item(value: bytes, row: int) -> tuple[Key, Label, Any]:
@@ -57,13 +92,8 @@ def read_item(value: bytes, row: int) -> tuple[Key, Label, Any]:
     Raises:
         CorruptStoreError: The checksum does not match.
     """
-    if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
-        raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
-    try:
-        key, label, data = unpack(value[2 * _CHECKSUM_BYTES :])
-    except Exception as err:  # what msgpack raises for bytes it did not write
-        raise CorruptStoreError(f"the item in row {row} cannot be read ({err}): was it written by a newer simstore?") from err
-    return key, label, data
+    key, label, packed = read_record(value, row)
+    return key, label, unpack(packed)
 
 
 def created_seq_of(value: bytes) -> int:

@@ -15,6 +15,7 @@ from simstore.errors import (
     SimstoreError,
 )
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
+from simstore.storage.records import item_body
 from simstore.types import Key, Label
 
 __all__ = ["Batch", "Keys", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
@@ -34,13 +35,15 @@ class Batch:
 
     Attributes:
         keys: None if the store is to number the items.
-        labels: Encoded labels.
-        tails: msgpack of [label, data] without its first byte: an item's value ends with it.
+        labels: Labels as stored in an item.
+        label_keys: Labels as keys of the postings.
+        data: Each item's data as msgpack.
     """
 
     keys: Keys | None
-    labels: list[bytes]
-    tails: list[bytes]
+    labels: list[Label]
+    label_keys: list[bytes]
+    data: list[bytes]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,12 +104,9 @@ def batch_of(keys: Any, labels: Any, data: Any, n: int | None) -> Batch:
     label_list = column("labels", labels, count, single)
     data_list = column("data", data, count, single)
     with_packer = packer()
-    encoded = [_named("labels", i, encode_label, label) for i, label in enumerate(label_list)]
-    tails = [
-        _named("data", i, lambda pair: pack(with_packer, pair)[1:], [plain_value(label), value])
-        for i, (label, value) in enumerate(zip(label_list, data_list, strict=True))
-    ]
-    return Batch(checked, encoded, tails)
+    label_keys = [_named("labels", i, encode_label, label) for i, label in enumerate(label_list)]
+    packed = [_named("data", i, lambda value: pack(with_packer, value), value) for i, value in enumerate(data_list)]
+    return Batch(checked, [plain_value(label) for label in label_list], label_keys, packed)
 
 
 def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
@@ -127,10 +127,13 @@ def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
     return column
 
 
-def item_bodies(keys: Sequence[Key], tails: Sequence[bytes]) -> list[bytes]:
-    """msgpack of each [key, label, data], where a tail is [label, data] without its first byte."""
+def item_bodies(keys: Sequence[Key], labels: Sequence[Label], data: Sequence[bytes]) -> list[bytes]:
+    """The bodies of items from their keys, labels and packed data."""
     with_packer = packer()
-    return [b"\x93" + pack(with_packer, key) + tail for key, tail in zip(keys, tails, strict=True)]
+    return [
+        item_body(pack(with_packer, [key, label]), packed)
+        for key, label, packed in zip(keys, labels, data, strict=True)
+    ]
 
 
 # -- vectors ---------------------------------------------------------------------------------------------------------

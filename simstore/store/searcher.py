@@ -14,15 +14,30 @@ from simstore.errors import CorruptStoreError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
 from simstore.storage import Database, EngineError, Environment, Transaction, translate
-from simstore.storage.records import read_item
+from simstore.storage.encoding import unpack
+from simstore.store.recent import RecentRecords
 from simstore.store.view import Loose, View, Views
 from simstore.types import BatchHits, Hits
 
-__all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count"]
+__all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count", "thread_count"]
 
 DEFAULT_EF = 128
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK = 64  # queries a thread takes at a time
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """The answers to n queries, one query's after the other's, nearest first.
+
+    Attributes:
+        counts: int [n], how many each query has.
+        distances: float32 [sum of counts], true.
+        rows: uint64 [sum of counts]
+    """
+
+    counts: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    rows: NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,7 @@ class Searcher:
         self._database = database
         self._views = views
         self._on_searched = on_searched
+        self._recent = RecentRecords(database)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_size = 0
         self._pool_lock = Lock()
@@ -59,7 +75,8 @@ class Searcher:
         try:
             with self._environment.read() as txn:
                 view = self._views.current(txn)
-                hits = self._answer(txn, view, self._views.loose(txn, view), query, request)[0]
+                loose = self._views.loose(txn, view) if view.loose else []
+                hits = self._batch(txn, view, loose, query, request)[0]
         except EngineError as err:
             raise translate(err) from err
         self._on_searched(view)
@@ -67,22 +84,25 @@ class Searcher:
 
     def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
         """The answers to prepared queries [n, dim], all of one state."""
-        with self._environment.read() as txn:
-            view = self._views.current(txn)
-            loose = self._views.loose(txn, view)
-        chunks = [queries[at : at + _CHUNK] for at in range(0, len(queries), _CHUNK)]
+        try:
+            with self._environment.read() as txn:
+                view = self._views.current(txn)
+                loose = self._views.loose(txn, view)
+        except EngineError as err:
+            raise translate(err) from err
 
-        def work(chunk: NDArray[np.float32]) -> list[Hits]:
+        def work(chunk: NDArray[np.float32]) -> BatchHits:
             try:
                 with self._environment.read() as txn:
-                    return self._answer(txn, view, loose, chunk, request)
+                    return self._batch(txn, view, loose, chunk, request)
             except EngineError as err:
                 raise translate(err) from err
 
-        parts = list(self._threads(threads).map(work, chunks)) if threads > 1 and len(chunks) > 1 else map(work, chunks)
-        answers = [hits for part in parts for hits in part]
+        chunks = [queries[at : at + _CHUNK] for at in range(0, max(len(queries), 1), _CHUNK)]
+        parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
+        hits = BatchHits.joined(list(parts))
         self._on_searched(view)
-        return BatchHits(answers, request.k or max((len(hits) for hits in answers), default=0))
+        return hits
 
     def _threads(self, n: int) -> ThreadPoolExecutor:
         with self._pool_lock:
@@ -97,19 +117,21 @@ class Searcher:
 
     # -- rows --
 
-    def _answer(
+    def _answers(
         self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
-    ) -> list[Hits]:
+    ) -> Answers:
         metric = METRICS[view.schema.metric]
         k = view.state.n_live if request.k is None else min(request.k, view.state.n_live)
-        if k == 0:
-            return [Hits([], np.empty(0, np.float32), np.empty(0, np.uint64)) for _ in queries]
+        if k == 0 or not len(queries):
+            return Answers(np.zeros(len(queries), np.int32), np.empty(0, np.float32), np.empty(0, np.uint64))
         if request.k is None or k > _SORTED_K:
-            found = [self._everything(txn, view, loose, query, metric) for query in queries]
-            pairs = [(distances[:k], rows[:k]) for distances, rows in found]
-        else:
-            pairs = self._nearest(txn, view, loose, queries, k, request, metric)
-        return [self._hits(txn, view, rows, distances, request) for distances, rows in pairs]
+            everything = [self._everything(txn, view, loose, query, metric) for query in queries]
+            return _within(
+                np.stack([distances[:k] for distances, _ in everything]), np.stack([rows[:k] for _, rows in everything]),
+                np.full(len(queries), k, np.int32), request.max_distance,
+            )  # fmt: skip
+        found = self._nearest(txn, view, loose, queries, k, request, metric)
+        return _within(metric.true_distances(found.distances), found.rows, found.counts, request.max_distance)
 
     def _nearest(
         self,
@@ -120,8 +142,8 @@ class Searcher:
         k: int,
         request: Request,
         metric: Metric,
-    ) -> list[tuple[NDArray[np.float32], NDArray[np.uint64]]]:
-        """True distances and rows of the k nearest of each query."""
+    ) -> Found:
+        """The k nearest of each query, raw."""
         found = Found(len(queries), k)
         alive = view.alive.words if view.alive.n_dead else None
         for first, vectors in loose:
@@ -132,8 +154,7 @@ class Searcher:
             except CorruptStoreError:
                 view = self._views.without(view, segment)
                 return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
-        distances = metric.true_distances(found.distances)
-        return [(distances[i, :n], found.rows[i, :n]) for i, n in enumerate(found.counts.tolist())]
+        return found
 
     def _search_segment(
         self, view: View, segment: Segment, queries: NDArray[np.float32], request: Request, found: Found
@@ -141,22 +162,12 @@ class Searcher:
         allowed, n_alive = view.allowed(segment)
         if n_alive == 0:
             return
-        if request.exact:
-            segment.scan(queries, allowed, found)
-        elif allowed is not None and segment.exact_is_cheaper(n_alive, max(request.ef, found.k)):
+        if allowed is not None and not request.exact and segment.exact_is_cheaper(n_alive, max(request.ef, found.k)):
             segment.scan(queries, allowed, found, view.alive.rows(segment.first_row, segment.last_row + 1))
-        elif found.k * 4 >= n_alive:
+        elif request.exact or found.k * 4 >= n_alive:
             segment.scan(queries, allowed, found)
-        else:
-            before = found.copy() if found.counts.any() else None
-            segment.search(queries, request.ef, allowed, found)
-            expected = min(found.k, n_alive)
-            if found.counts.min() < expected:  # the walk met too few: islands of dead rows
-                if before is None:
-                    found.counts[:] = 0
-                else:
-                    found.become(before)
-                segment.scan(queries, allowed, found)
+        elif not segment.search(queries, request.ef, allowed, found, min(found.k, n_alive)):
+            segment.scan(queries, allowed, found)  # the walk met too few: islands of dead rows
 
     def _everything(
         self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], metric: Metric
@@ -179,26 +190,35 @@ class Searcher:
 
     # -- answers --
 
-    def _hits(
-        self,
-        txn: Transaction,
-        view: View,
-        rows: NDArray[np.uint64],
-        distances: NDArray[np.float32],
-        request: Request,
-    ) -> Hits:
-        if request.max_distance is not None:
-            n = int(np.searchsorted(distances, np.float32(request.max_distance), side="right"))
-            rows, distances = rows[:n], distances[:n]
-        database = self._database
-        records = [read_item(database.item(txn, row), row) for row in rows.tolist()]
+    def _batch(
+        self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
+    ) -> BatchHits:
+        answers = self._answers(txn, view, loose, queries, request)
+        numbers = answers.rows.tolist()
         vectors = None
         if request.with_vectors:
             dim = view.schema.dim or 0
-            vectors = np.empty((len(rows), dim), np.float32)
-            for i, row in enumerate(rows.tolist()):
-                vectors[i] = database.vector(txn, row, dim)
-        return Hits(records, distances, rows, vectors)
+            vectors = np.array([self._database.vector(txn, row, dim) for row in numbers], np.float32).reshape(-1, dim)
+        return BatchHits(
+            self._recent.read(txn, numbers), answers.distances, answers.rows, answers.counts, request.k, unpack, vectors
+        )
+
+
+def _within(
+    distances: NDArray[np.float32],
+    rows: NDArray[np.uint64],
+    counts: NDArray[np.int32],
+    max_distance: float | None,
+) -> Answers:
+    """Of distances and rows [n, k] the first counts of each query that are not farther than max_distance."""
+    k = distances.shape[1]
+    if max_distance is not None:
+        counts = np.minimum(counts, (distances <= np.float32(max_distance)).sum(axis=1, dtype=np.int32))
+    elif len(counts) == 1:
+        n = counts.item(0)
+        return Answers(counts, distances[0, :n], rows[0, :n])
+    chosen = np.arange(k) < counts[:, None]
+    return Answers(counts, distances[chosen], rows[chosen])
 
 
 def _rows_from(first: int, n: int) -> NDArray[np.uint64]:

@@ -3,6 +3,7 @@
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -374,7 +375,7 @@ class Store:
         Raises:
             InvalidArgumentError, InvalidVectorError, DimensionError: The query or an argument is wrong.
         """
-        request = self._request(k, ef, exact, max_distance, with_vectors)
+        request = _request(k, ef, exact, max_distance, with_vectors)
         schema = self._schema()
         vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
         return self._searcher.search(prepared(vector, METRICS[schema.metric], "query"), request)
@@ -399,7 +400,7 @@ class Store:
         Returns:
             BatchHits: ``.keys``, ``.distances`` and ``.labels`` [n, k]; ``[i]`` is the i-th query's Hits.
         """
-        request = self._request(k, ef, exact, max_distance, with_vectors)
+        request = _request(k, ef, exact, max_distance, with_vectors)
         arguments.check_positive("threads", threads)
         if (queries is None) == (inputs is None):
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")
@@ -410,15 +411,6 @@ class Store:
             vectors = arguments.vectors_of(queries, schema.dim, what="queries")
         ready = prepared(vectors, METRICS[schema.metric], "query")
         return self._searcher.search_many(ready, request, thread_count(threads, ready))
-
-    @staticmethod
-    def _request(
-        k: int | None, ef: int | None, exact: bool, max_distance: float | None, with_vectors: bool
-    ) -> Request:
-        arguments.check_max_distance(max_distance)
-        arguments.check_k(k, max_distance)
-        arguments.check_positive("ef", ef)
-        return Request(k, ef or DEFAULT_EF, exact, max_distance, with_vectors)
 
     def _schema(self) -> Any:
         view = self._views.newest
@@ -508,6 +500,24 @@ def _release(maintenance: Maintenance, searcher: Searcher, environment: Any, pid
     maintenance.stop()
     searcher.close()
     environment.close()
+
+
+def _request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
+    """What is asked, checked; the same again costs nothing."""
+    try:
+        return _checked_request(k, ef, exact, max_distance, with_vectors)
+    except TypeError:  # an argument that cannot be hashed
+        return _checked_request.__wrapped__(k, ef, exact, max_distance, with_vectors)
+
+
+@lru_cache(64, typed=True)
+def _checked_request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
+    arguments.check_max_distance(max_distance)
+    arguments.check_k(k, max_distance)
+    arguments.check_positive("ef", ef)
+    return Request(
+        None if k is None else int(k), int(ef or DEFAULT_EF), bool(exact), max_distance, bool(with_vectors)
+    )
 
 
 def _path(path: Any) -> Path:

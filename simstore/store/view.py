@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ class View:
     segments: tuple[Segment, ...]
     alive: Alive
     loose: tuple[tuple[int, int], ...]
+    _allowed: dict[int, tuple[NDArray[np.uint64] | None, int]] = field(default_factory=dict)
 
     @property
     def tail_first(self) -> int:
@@ -61,11 +62,16 @@ class View:
 
     def allowed(self, segment: Segment) -> tuple[NDArray[np.uint64] | None, int]:
         """The bitmap that a search of the segment needs, None if all its rows are alive; and how many are."""
-        record = self.record_of(segment)
         if not self.alive.n_dead:
-            return None, record.n_rows
-        n_alive = self.n_alive(record)
-        return (None if n_alive == record.n_rows else self.alive.words), n_alive
+            return None, segment.n_rows
+        known = self._allowed.get(segment.first_row)
+        if known is None:
+            n_alive = self.alive.count(segment.first_row, segment.last_row + 1)
+            known = self._allowed[segment.first_row] = (
+                None if n_alive == segment.n_rows else self.alive.words,
+                n_alive,
+            )
+        return known
 
 
 def open_segment(files: Files, path: Path, record: SegmentRecord) -> Segment:
@@ -158,7 +164,7 @@ class Views:
     def without(self, view: View, segment: Segment) -> View:
         """The view without a segment whose file turned out to be damaged: its rows are compared one by one until it is rebuilt."""
         segments = tuple(other for other in view.segments if other is not segment)
-        sound = replace(view, segments=segments, loose=_uncovered(segments, view.state.next_row))
+        sound = replace(view, segments=segments, loose=_uncovered(segments, view.state.next_row), _allowed={})
         with self._lock:
             self._bad_files.add(view.record_of(segment).file)
             if self._view is view:

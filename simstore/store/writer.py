@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
 from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
-from simstore.storage.encoding import encode_key, encode_label, pack, packer
-from simstore.storage.records import read_item
+from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
+from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys, item_bodies
 from simstore.types import Counts, Key
 
@@ -81,14 +81,13 @@ class Writer:
             state = self._database.state(txn)
             schema = self._database.schema(txn)
             live = self._live(txn, keys)
-            with_packer, new_labels, tails = packer(), [], []
-            for i, row in enumerate(live):
-                _, label, value = read_item(self._database.item(txn, row), row)
-                label = label if labels is None else labels[i]
-                new_labels.append(encode_label(label))
-                tails.append(pack(with_packer, [label, value if data is None else data[i]])[1:])
+            items = [read_record(self._database.item(txn, row), row) for row in live]
+            with_packer = packer()
+            new_labels = [item[1] for item in items] if labels is None else [plain_value(label) for label in labels]
+            new_data = [item[2] for item in items] if data is None else [pack(with_packer, value) for value in data]
+            batch = Batch(keys, new_labels, [encode_label(label) for label in new_labels], new_data)
             vectors = np.stack([self._database.vector(txn, row, schema.dim or 0) for row in live])
-            self._commit(txn, state, self._change(state, keys, Batch(keys, new_labels, tails), vectors, list(live)))
+            self._commit(txn, state, self._change(state, keys, batch, vectors, list(live)))
 
         self._write(work)
 
@@ -142,7 +141,7 @@ class Writer:
     ) -> _Change:
         dead = [row for row in live if row is not None]
         numbers = [key for key in keys.plain if isinstance(key, int)]
-        rows = NewRows(keys.encoded, batch.labels, item_bodies(keys.plain, batch.tails), vectors)
+        rows = NewRows(keys.encoded, batch.label_keys, item_bodies(keys.plain, batch.labels, batch.data), vectors)
         next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
         return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
 
