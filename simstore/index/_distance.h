@@ -68,7 +68,7 @@ static float simstore_ip_portable(const float *q, const float *v, size_t dim) {
 static void simstore_l2_batch_portable(const float *q, const float *const *v, size_t n, size_t dim, float bound,
                                        float *out) {
     for (size_t i = 0; i < n; i++) {
-        if (i + 2 < n) simstore_prefetch_vector(v[i + 2], dim);
+        if (i + 4 < n) simstore_prefetch_vector(v[i + 4], dim);
         out[i] = simstore_l2_portable(q, v[i], dim, bound);
     }
 }
@@ -77,7 +77,7 @@ static void simstore_ip_batch_portable(const float *q, const float *const *v, si
                                        float *out) {
     (void)bound;
     for (size_t i = 0; i < n; i++) {
-        if (i + 2 < n) simstore_prefetch_vector(v[i + 2], dim);
+        if (i + 4 < n) simstore_prefetch_vector(v[i + 4], dim);
         out[i] = simstore_ip_portable(q, v[i], dim);
     }
 }
@@ -97,7 +97,7 @@ __attribute__((target("avx2,fma"))) static void simstore_l2_batch_avx2(const flo
                                                                        size_t dim, float bound, float *out) {
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 2 < n) simstore_prefetch_vector(vs[at + 2], dim);
+        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         float sum = 0.0f;
         size_t i = 0;
@@ -134,7 +134,7 @@ __attribute__((target("avx2,fma"))) static void simstore_ip_batch_avx2(const flo
     (void)bound;
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 2 < n) simstore_prefetch_vector(vs[at + 2], dim);
+        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {
@@ -155,7 +155,7 @@ __attribute__((target("avx512f"))) static void simstore_l2_batch_avx512(const fl
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 2 < n) simstore_prefetch_vector(vs[at + 2], dim);
+        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
         __m512 a = _mm512_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + SIMSTORE_STRIDE < dim; ) {
@@ -201,7 +201,7 @@ __attribute__((target("avx512f"))) static void simstore_ip_batch_avx512(const fl
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 2 < n) simstore_prefetch_vector(vs[at + 2], dim);
+        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
         __m512 a = _mm512_setzero_ps(), b = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {

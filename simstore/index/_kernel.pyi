@@ -10,12 +10,14 @@ __all__ = [
     "BLOCK_UNKNOWN",
     "BLOCK_WANTED",
     "CORRUPT",
+    "FEW",
     "NOT_FINITE",
     "NO_MEMORY",
     "OK",
     "TOO_LARGE",
     "UNVERIFIED",
     "ZERO",
+    "Found",
     "Graph",
     "cpu_levels",
     "parse_upper",
@@ -28,6 +30,7 @@ __all__ = [
 CORRUPT: Final[int]
 UNVERIFIED: Final[int]
 NO_MEMORY: Final[int]
+FEW: Final[int]
 
 BLOCK_SHIFT: Final[int]
 
@@ -43,6 +46,20 @@ TOO_LARGE: Final[int]
 ZERO: Final[int]
 
 def cpu_levels() -> tuple[str, ...]: ...
+
+class Found:
+    n_parts: int
+    def __init__(self, n_queries: int, k: int) -> None: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def distances(self) -> NDArray[np.float32]: ...  # (n_queries, k)
+    @property
+    def rows(self) -> NDArray[np.uint64]: ...  # (n_queries, k)
+    @property
+    def counts(self) -> NDArray[np.int32]: ...  # (n_queries,)
+    def copy(self) -> Found: ...
+    def become(self, other: Found | None) -> None: ...
 
 class Graph:
     def __init__(
@@ -72,22 +89,17 @@ class Graph:
     def search(
         self,
         queries: NDArray[np.float32],  # (n_queries, dim)
-        k: int,
         ef: int,
         allowed: NDArray[np.uint64] | None,  # a bitmap
-        distances: NDArray[np.float32],  # (n_queries, k), written to
-        rows: NDArray[np.uint64],  # (n_queries, k), written to
-        counts: NDArray[np.int32],  # (n_queries,), written to
+        found: Found,
+        expected: int = 0,
     ) -> int: ...
     def scan(
         self,
         queries: NDArray[np.float32],  # (n_queries, dim)
-        k: int,
         nodes: NDArray[np.uint32] | None,
         allowed: NDArray[np.uint64] | None,  # a bitmap
-        distances: NDArray[np.float32],  # (n_queries, k), written to
-        rows: NDArray[np.uint64],  # (n_queries, k), written to
-        counts: NDArray[np.int32],  # (n_queries,), written to
+        found: Found,
     ) -> int: ...
     def distances_to_all(
         self,
@@ -108,12 +120,9 @@ def scan_rows(
     vectors: NDArray[np.float32],  # (n, dim)
     first_row: int,
     queries: NDArray[np.float32],  # (n_queries, dim)
-    k: int,
     is_ip: bool,
     allowed: NDArray[np.uint64] | None,  # a bitmap
-    distances: NDArray[np.float32],  # (n_queries, k), written to
-    rows: NDArray[np.uint64],  # (n_queries, k), written to
-    counts: NDArray[np.int32],  # (n_queries,), written to
+    found: Found,
     level: str | None = None,
 ) -> None: ...
 def row_distances(

@@ -449,7 +449,7 @@ cdef class Graph:
             pool[at] |= 1
             node = <uint32_t>pool[at] >> 1
             count = self.neighbours(self.node(node, flags), self.M0, scratch, True, links, flags)
-            for i in range(min(count, <size_t>8)):
+            for i in range(min(count, <size_t>4)):
                 simstore_prefetch_vector(self.vector(links[i]), self.dim)
             lowest = at + 1
             for start in range(0, count, 64):  # _BATCH
@@ -496,7 +496,7 @@ cdef class Graph:
             if not scratch.heap_has_room(n_heap + count):
                 flags[0] |= _NO_MEMORY
                 return 0
-            for i in range(min(count, <size_t>8)):
+            for i in range(min(count, <size_t>4)):
                 simstore_prefetch_vector(self.vector(links[i]), self.dim)
             for start in range(0, count, 64):  # _BATCH
                 part = min(count - start, <size_t>_BATCH)

@@ -46,10 +46,10 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Rows to append, encoded already: a key, a label and an item's body for each vector."""
+    """Rows to append, encoded already: a key, a label (or None) and an item's body for each vector."""
 
     keys: Sequence[bytes]
-    labels: Sequence[bytes]
+    labels: Sequence[bytes | None]
     items: Sequence[bytes]
     vectors: NDArray[np.float32]
 
@@ -200,9 +200,11 @@ class Database:
                 append=True,
             )
         self._append_vectors(txn, rows.vectors, first_row)
-        for table, names in ((self._keys, rows.keys), (self._labels, rows.labels)):
-            with txn.cursor(db=table) as cursor:
-                cursor.putmulti(sorted(zip(names, row_keys, strict=True)))
+        labels = [(label, key) for label, key in zip(rows.labels, row_keys, strict=True) if label is not None]
+        for table, entries in ((self._keys, list(zip(rows.keys, row_keys, strict=True))), (self._labels, labels)):
+            if entries:
+                with txn.cursor(db=table) as cursor:
+                    cursor.putmulti(sorted(entries))
 
     def _append_vectors(self, txn: Transaction, vectors: NDArray[np.float32], first_row: int) -> None:
         records = vector_records(vectors, first_row)

@@ -1,7 +1,7 @@
 """How keys, labels and data become bytes, and come back.
 
 Keys and labels are a type byte and a body whose bytes sort as the values do: ``s`` and UTF-8; ``i``, a byte that holds sign and
-length, and the big-endian magnitude; ``n`` for no label. Data is msgpack with three extension types: 1 a numpy array
+length, and the big-endian magnitude. Data is msgpack with three extension types: 1 a numpy array
 ([dtype, shape, bytes]), 2 a numpy scalar ([dtype, bytes]), 3 a datetime and 4 a date (ISO 8601).
 """
 
@@ -12,12 +12,11 @@ import msgpack
 import numpy as np
 
 from simstore.errors import CorruptStoreError, InvalidDataError, InvalidKeyError, InvalidLabelError
-from simstore.types import Key, Label
+from simstore.types import Key
 
-__all__ = ["decode_key", "decode_label", "encode_key", "encode_label", "pack", "packer", "unpack"]
+__all__ = ["decode_key", "encode_key", "encode_label", "pack", "packer", "unpack"]
 
 MAX_BYTES = 500
-_NO_LABEL = b"n"
 _INT_RANGE = range(-(1 << 63), 1 << 64)  # what msgpack holds
 _ARRAY, _SCALAR, _DATETIME, _DATE = 1, 2, 3, 4
 
@@ -58,14 +57,14 @@ def encode_key(key: Any) -> bytes:
     return encode_key(plain)
 
 
-def encode_label(label: Any) -> bytes:
-    """A label's bytes, at most 500.
+def encode_label(label: Any) -> bytes | None:
+    """A label's bytes, at most 500; None for no label.
 
     Raises:
         InvalidLabelError: It is no str, int or None, or too long.
     """
     if label is None:
-        return _NO_LABEL
+        return None
     if (type(label) in (str, int)) or _plain(label) is not None:
         try:
             return encode_key(label)
@@ -94,17 +93,12 @@ def _short(value: Any) -> str:
 
 
 def decode_key(encoded: bytes) -> Key:
-    """The key of its bytes."""
+    """The key or label of its bytes."""
     if encoded[:1] == b"s":
         return encoded[1:].decode("utf-8", "surrogatepass")
     if encoded[:1] == b"i" and len(encoded) > 1:
         return _decode_int(encoded[1:])
     raise CorruptStoreError(f"{encoded!r} is no encoded key: the store is damaged; store.check() lists what else is")
-
-
-def decode_label(encoded: bytes) -> Label:
-    """The label of its bytes."""
-    return None if encoded == _NO_LABEL else decode_key(encoded)
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

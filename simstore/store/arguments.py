@@ -36,13 +36,13 @@ class Batch:
     Attributes:
         keys: None if the store is to number the items.
         labels: Labels as stored in an item.
-        label_keys: Labels as keys of the postings.
+        label_keys: Labels as keys of the postings; None has none.
         data: Each item's data as msgpack.
     """
 
     keys: Keys | None
     labels: list[Label]
-    label_keys: list[bytes]
+    label_keys: list[bytes | None]
     data: list[bytes]
 
     def __len__(self) -> int:

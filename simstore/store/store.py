@@ -23,7 +23,7 @@ from simstore.errors import (
 from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.storage import DATA_FILE, EngineError, Files, LocalFiles, translate
-from simstore.storage.encoding import decode_label, encode_key
+from simstore.storage.encoding import decode_key, encode_key
 from simstore.storage.records import read_item
 from simstore.store import arguments, opening
 from simstore.store.checking import check_store
@@ -228,7 +228,7 @@ class Store:
         self._check_writable()
         if (vectors is None) == (inputs is None):
             raise InvalidArgumentError("give vectors, or inputs for the store's embedder: one of them, not both")
-        schema = self._view().schema
+        schema = self._schema()
         single = keys is not None and arguments.is_single(keys)
         if vectors is not None:
             checked = arguments.vectors_of(vectors, schema.dim, single=single)
@@ -307,11 +307,12 @@ class Store:
     def labels(self) -> dict[Label, int]:
         """How many items each label has; None counts those without one."""
         with self._environment.read() as txn:
-            alive = self._views.current(txn).alive
-            counts = {
-                decode_label(name): int(np.count_nonzero(alive.of_rows(rows)))
+            view = self._views.current(txn)
+            counts: dict[Label, int] = {
+                decode_key(name): int(np.count_nonzero(view.alive.of_rows(rows)))
                 for name, rows in self._database.postings(txn, "labels")
             }
+        counts[None] = view.state.n_live - sum(counts.values())
         return {label: count for label, count in counts.items() if count}
 
     def info(self) -> StoreInfo:
