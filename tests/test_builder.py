@@ -191,8 +191,7 @@ def test_copies_hide_nothing(in_two_steps: bool) -> None:
     assert found_themselves(3000, 1500, 16, "l2", in_two_steps) >= 0.999
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("metric", ["l2", pytest.param("cosine", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("in_two_steps", [False, True])
 def test_ten_thousand_copies_among_twenty_thousand_items(in_two_steps: bool, metric: str) -> None:
     assert found_themselves(20_000, 10_000, 32, metric, in_two_steps) >= 0.999

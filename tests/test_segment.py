@@ -25,6 +25,7 @@ NODE = graphs.node_bytes(DIM, 8)
 def made() -> tuple[Build, bytes, graphs.Floats]:
     """A file of ten blocks."""
     vectors = normal(1, N, DIM)
+    vectors[:, 0] = np.sort(vectors[:, 0]) * 30  # neighbours stand in the same block: a search reads few
     vectors[10:20] = vectors[5]
     vectors[2000:2500:50] = vectors[7]
     built = graphs.build(vectors, rows_from(FIRST, N))
@@ -85,7 +86,7 @@ def test_a_flip_in_any_block_is_found_by_the_first_search_that_reads_it() -> Non
                         segment.verify()
                     with pytest.raises(CorruptStoreError):
                         searched(segment, query[None])
-    assert raised > 200 and untouched > 0
+    assert raised > 100 and untouched > 100
 
 
 @pytest.mark.parametrize("call", ["scan", "distances", "node_rows", "rows", "unreachable", "nodes_of", "verify"])

@@ -114,6 +114,6 @@ setup() {
         echo "$ROOT" >"$VENV/simstore.root"
     fi
     rm -f "$VENV/simstore.stamp"
-    quietly "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -e "$ROOT[keras,images,viz,dev]"
+    quietly "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -e "${ROOT}[keras,images,viz,dev]"
     fingerprint >"$VENV/simstore.stamp"
 }

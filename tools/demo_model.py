@@ -18,7 +18,12 @@ N_STEPS = 900
 def trained_model(digits: Digits, progress: Callable[[str, int, int], None]) -> Any:
     """A Keras model from images as they were read to unit vectors [DIM]."""
     with quiet_stderr():
-        import keras
+        return _trained(digits, progress)
+
+
+def _trained(digits: Digits, progress: Callable[[str, int, int], None]) -> Any:
+    import keras
+
     keras.utils.set_random_seed(0)
     classes, targets = np.unique(digits.labels, return_inverse=True)
     model = embedding_model(digits.images.shape[1:], float(digits.images.max()) or 1.0)
@@ -42,8 +47,9 @@ def embedding_model(shape: tuple[int, ...], brightest: float) -> Any:
     model = keras.Sequential([keras.Input(shape), layers.Rescaling(1 / brightest)], name="digits")
     side = min(shape[:2])
     while side > 4:
-        model.add(layers.Conv2D(32, 3, padding="same", activation="relu"))
-        model.add(layers.Conv2D(48, 3, padding="same", activation="relu"))
+        n_filters = 16 if side > 16 else 32  # of large images, few: they cost the time
+        model.add(layers.Conv2D(n_filters, 3, padding="same", activation="relu"))
+        model.add(layers.Conv2D(n_filters * 3 // 2, 3, padding="same", activation="relu"))
         model.add(layers.MaxPooling2D())
         side //= 2
     for layer in (layers.Flatten(), layers.Dropout(0.3), layers.Dense(DIM), layers.UnitNormalization()):
@@ -53,7 +59,7 @@ def embedding_model(shape: tuple[int, ...], brightest: float) -> Any:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """TensorFlow writes to stderr while it is imported, whatever its log level; that is shown only if it fails."""
+    """TensorFlow writes to stderr whatever its log level is; that is shown only if something fails."""
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:

@@ -26,7 +26,12 @@ def draw_neighbours(queries: Digits, answers: list[Hits], n_wrong: int, path: Pa
     n_rows, n_columns = len(queries), len(answers[0])
     ratios = [1.0, 0.35, *[1.0] * n_columns]
     figure, axes = pyplot.subplots(
-        n_rows, len(ratios), figsize=(sum(ratios) * 1.05, n_rows * 1.35 + 1.15), width_ratios=ratios, squeeze=False, dpi=130
+        n_rows,
+        len(ratios),
+        figsize=(sum(ratios) * 1.05, n_rows * 1.27 + 1.15),
+        width_ratios=ratios,
+        squeeze=False,
+        dpi=130,
     )
     for row, image, label, hits in zip(axes, queries.images, queries.labels.tolist(), answers, strict=True):
         show(row[0], image, f"{label}", INK, bold=True)
@@ -45,7 +50,7 @@ def show(axis: Any, image: NDArray[Any], label: str, colour: str, *, note: str =
     pixels = image.astype(np.float32) / (float(image.max()) or 1.0)
     axis.imshow(pixels.squeeze(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
-    weight = "bold" if bold or colour == WRONG else "medium"
+    weight = "bold" if bold or colour == WRONG else "normal"
     axis.set_title(label, fontsize=11, color=colour, fontweight=weight, loc="left" if note else "center", pad=3)
     if note:
         axis.set_title(note, fontsize=8, color=QUIET, loc="right", pad=3)
@@ -60,9 +65,11 @@ def frame(axis: Any, colour: str, width: float) -> None:
 
 def titles(figure: Any, n_rows: int, n_wrong: int) -> None:
     """What is to be seen, over the picture and under it."""
-    height = n_rows * 1.35 + 1.15
+    height = n_rows * 1.27 + 1.15
     figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.95 / height, bottom=0.45 / height, wspace=0.16, hspace=0.36)
-    figure.text(0.03, 1 - 0.33 / height, "Held-out images and their nearest neighbours", fontsize=15, color=INK, weight="bold")
+    figure.text(
+        0.03, 1 - 0.33 / height, "Held-out images and their nearest neighbours", fontsize=15, color=INK, weight="bold"
+    )
     below = "Left: the query. Right: what the store found, closest first; over each its label and its cosine distance."
     figure.text(0.03, 1 - 0.58 / height, below, fontsize=9, color=QUIET)
     chosen = f"Rows at random, but the last {n_wrong}: chosen because a wrong one is among them. " if n_wrong else ""

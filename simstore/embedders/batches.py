@@ -28,8 +28,7 @@ def as_batch(inputs: Any) -> Batch:
         return _stacked(list(inputs))
     if isinstance(inputs, (str, bytes)) or not hasattr(inputs, "__array__"):
         raise InvalidArgumentError(
-            f"a batch is an array [n, …] or a list of n inputs, not {type(inputs).__name__}: "
-            "give a single input as [input]"
+            f"a batch is an array [n, …] or a list of n inputs, not {type(inputs).__name__}: give a single input as [input]"
         )
     array = np.asarray(inputs)
     if array.ndim == 0:
@@ -73,9 +72,7 @@ def checked_vectors(output: Any, n: int, dim: int, who: str) -> NDArray[np.float
     try:
         array = np.asarray(output)
     except (TypeError, ValueError) as err:
-        raise InvalidVectorError(
-            f"{who} should return an array [{n}, {dim}], not {type(output).__name__}: {err}"
-        ) from err
+        raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not {type(output).__name__}: {err}") from err
     if array.shape != (n, dim):
         raise InvalidVectorError(f"{who} should return an array [{n}, {dim}], not one of shape {list(array.shape)}")
     try:

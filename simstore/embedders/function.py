@@ -59,9 +59,7 @@ class FunctionEmbedder:
         inputs = as_batch(batch)
         if len(inputs) == 0:
             return np.empty((0, self._spec.dim), np.float32)
-        return checked_vectors(
-            self._fn(inputs), len(inputs), self._spec.dim, f"the embedder function {self._spec.name!r}"
-        )
+        return checked_vectors(self._fn(inputs), len(inputs), self._spec.dim, f"the embedder function {self._spec.name!r}")
 
     def __repr__(self) -> str:
         return f"<FunctionEmbedder {self._spec.name!r}, dim {self._spec.dim}>"

@@ -50,9 +50,7 @@ class KerasEmbedder:
     ) -> None:
         keras = import_keras()
         if not isinstance(model, keras.Model):
-            raise InvalidArgumentError(
-                f"model is a keras.Model (Keras {keras.__version__}), not {type(model).__name__}"
-            )
+            raise InvalidArgumentError(f"model is a keras.Model (Keras {keras.__version__}), not {type(model).__name__}")
         if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise InvalidArgumentError(f"batch_size is a whole number of at least 1, not {batch_size!r}")
         if preprocess is not None and not callable(preprocess):
@@ -142,8 +140,7 @@ def import_keras() -> Any:
         import keras
     except ImportError as err:
         raise KerasMissingError(
-            f"this needs Keras and TensorFlow, and one of them cannot be imported ({err}): "
-            "pip install 'simstore[keras]'"
+            f"this needs Keras and TensorFlow, and one of them cannot be imported ({err}): pip install 'simstore[keras]'"
         ) from err
     return keras
 
@@ -187,8 +184,7 @@ def as_array(piece: Any) -> NDArray[Any]:
         return np.array(piece)
     except ValueError as err:
         raise InvalidArgumentError(
-            f"the inputs do not form one array ({err}): give all of them the same shape, "
-            "or a preprocess function that does"
+            f"the inputs do not form one array ({err}): give all of them the same shape, or a preprocess function that does"
         ) from err
 
 
@@ -206,8 +202,7 @@ def fitted(inputs: Any, wanted: Any, name: str) -> Any:
     pairs = zip(shape[1:], inputs.shape[1:], strict=False)
     if len(inputs.shape) != len(shape) or any(want not in (None, have) for want, have in pairs):
         raise InvalidArgumentError(
-            f"the model {name!r} takes inputs of shape {shape[1:]}, "
-            f"and was given some of shape {tuple(inputs.shape[1:])}"
+            f"the model {name!r} takes inputs of shape {shape[1:]}, and was given some of shape {tuple(inputs.shape[1:])}"
         )
     return inputs
 

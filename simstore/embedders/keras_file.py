@@ -28,8 +28,7 @@ def saved_bytes(embedder: KerasEmbedder) -> bytes:
     name = embedder.spec.name
     if embedder.current_fingerprint() != embedder.spec.fingerprint:
         raise InvalidArgumentError(
-            f"the model {name!r} has changed since its KerasEmbedder was made (was it trained?): "
-            "make a new KerasEmbedder of it"
+            f"the model {name!r} has changed since its KerasEmbedder was made (was it trained?): make a new KerasEmbedder of it"
         )
     with tempfile.TemporaryDirectory(prefix="simstore-") as directory:
         path = Path(directory) / "model.keras"
@@ -90,9 +89,7 @@ def _check_file(path: Path) -> None:
     except OSError as err:
         raise StorageError(f"the store's model {path} cannot be read: {err}") from err
     except Exception as err:  # zipfile: BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, …
-        raise CorruptStoreError(
-            f"the store's model {path} is damaged ({err}): {REMEDY}, or bring the file back"
-        ) from err
+        raise CorruptStoreError(f"the store's model {path} is damaged ({err}): {REMEDY}, or bring the file back") from err
     if damaged is not None:
         raise CorruptStoreError(f"the store's model {path} is damaged (in {damaged}): {REMEDY}, or bring the file back")
 

@@ -93,16 +93,12 @@ def _checked_spec(embedder: Any) -> EmbedderSpec:
     spec = getattr(embedder, "spec", None)
     if not isinstance(spec, EmbedderSpec) or not callable(getattr(embedder, "embed", None)):
         is_model = any(base.__module__.partition(".")[0] == "keras" for base in type(embedder).__mro__)
-        remedy = (
-            "KerasEmbedder(model)" if is_model else "a KerasEmbedder(model), or a FunctionEmbedder(fn, name=…, dim=…)"
-        )
+        remedy = "KerasEmbedder(model)" if is_model else "a KerasEmbedder(model), or a FunctionEmbedder(fn, name=…, dim=…)"
         raise InvalidArgumentError(
             f"embedder has a spec (an EmbedderSpec) and embed(batch); {type(embedder).__name__} has not: give {remedy}"
         )
     if not isinstance(spec.name, str) or not isinstance(spec.fingerprint, str) or not spec.fingerprint:
-        raise InvalidArgumentError(
-            f"an embedder's name and fingerprint are texts, not {spec.name!r} and {spec.fingerprint!r}"
-        )
+        raise InvalidArgumentError(f"an embedder's name and fingerprint are texts, not {spec.name!r} and {spec.fingerprint!r}")
     if not isinstance(spec.dim, int) or spec.dim < 1:
         raise InvalidArgumentError(f"an embedder's dim is a whole number of at least 1, not {spec.dim!r}")
     return spec

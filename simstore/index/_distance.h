@@ -21,14 +21,18 @@
 #endif
 
 /* How many floats between two looks at the bound. */
-#define SIMSTORE_STRIDE 128
+#define SIMSTORE_STRIDE 256
+
+/* How many vectors, and how much of each, are fetched ahead of the one that is being compared. */
+#define SIMSTORE_AHEAD 4
+#define SIMSTORE_AHEAD_BYTES 512
 
 typedef void (*simstore_batch_fn)(const float *q, const float *const *v, size_t n, size_t dim, float bound, float *out);
 
 static inline void simstore_prefetch_vector(const float *v, size_t dim) {
     const char *p = (const char *)v;
     size_t bytes = dim * sizeof(float);
-    if (bytes > 512) bytes = 512; /* the hardware prefetcher takes over on a longer run */
+    if (bytes > SIMSTORE_AHEAD_BYTES) bytes = SIMSTORE_AHEAD_BYTES; /* the hardware prefetcher takes over on a longer run */
     for (size_t at = 0; at < bytes; at += 64) SIMSTORE_PREFETCH(p + at);
 }
 
@@ -68,7 +72,7 @@ static float simstore_ip_portable(const float *q, const float *v, size_t dim) {
 static void simstore_l2_batch_portable(const float *q, const float *const *v, size_t n, size_t dim, float bound,
                                        float *out) {
     for (size_t i = 0; i < n; i++) {
-        if (i + 4 < n) simstore_prefetch_vector(v[i + 4], dim);
+        if (i + SIMSTORE_AHEAD < n) simstore_prefetch_vector(v[i + SIMSTORE_AHEAD], dim);
         out[i] = simstore_l2_portable(q, v[i], dim, bound);
     }
 }
@@ -77,7 +81,7 @@ static void simstore_ip_batch_portable(const float *q, const float *const *v, si
                                        float *out) {
     (void)bound;
     for (size_t i = 0; i < n; i++) {
-        if (i + 4 < n) simstore_prefetch_vector(v[i + 4], dim);
+        if (i + SIMSTORE_AHEAD < n) simstore_prefetch_vector(v[i + SIMSTORE_AHEAD], dim);
         out[i] = simstore_ip_portable(q, v[i], dim);
     }
 }
@@ -97,7 +101,7 @@ __attribute__((target("avx2,fma"))) static void simstore_l2_batch_avx2(const flo
                                                                        size_t dim, float bound, float *out) {
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
+        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         float sum = 0.0f;
         size_t i = 0;
@@ -134,7 +138,7 @@ __attribute__((target("avx2,fma"))) static void simstore_ip_batch_avx2(const flo
     (void)bound;
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
+        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {
@@ -155,7 +159,7 @@ __attribute__((target("avx512f"))) static void simstore_l2_batch_avx512(const fl
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
+        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
         __m512 a = _mm512_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + SIMSTORE_STRIDE < dim; ) {
@@ -201,7 +205,7 @@ __attribute__((target("avx512f"))) static void simstore_ip_batch_avx512(const fl
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + 4 < n) simstore_prefetch_vector(vs[at + 4], dim);
+        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
         __m512 a = _mm512_setzero_ps(), b = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {

@@ -578,7 +578,7 @@ cdef class Graph:
 
     # -- what Python calls --
 
-    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found, int expected=0):
+    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0):
         """Adds the segment's approximate nearest of each query [n, dim] to found.
 
         ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
@@ -586,7 +586,7 @@ cdef class Graph:
         """
         cdef _Scratch scratch
         cdef int k = found.k, flags = 0
-        cdef size_t width = ef if ef > k else k, i, size
+        cdef size_t width = ef if ef > k else k, i, size, n_orphans = 0 if self.orphans is None else self.orphans.shape[0]
         cdef Py_ssize_t q
         cdef const uint64_t *bitmap = NULL if allowed is None else &allowed[0]
         cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
@@ -607,15 +607,16 @@ cdef class Graph:
                     size = self.walk(&queries[q, 0], width, scratch, links, dists, &flags)
                 else:
                     size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, scratch, links, dists, &flags)
-                scratch.forget()
                 for i in range(size):
                     if found._counts[q] == k and unpack_distance(scratch.pool[i]) > found._distances[q, k - 1]:
                         break
                     self.offer_node(<uint32_t>scratch.pool[i] >> 1, unpack_distance(scratch.pool[i]), bitmap, n_bits,
                                     &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k, &flags)
-                if self.orphans is not None and self.orphans.shape[0]:
-                    self.offer_exact(&queries[q, 0], &self.orphans[0], self.orphans.shape[0], bitmap, n_bits,
-                                     &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k, &flags)
+                for i in range(n_orphans):
+                    if scratch.visit(self.orphans[i]):  # else an upper level led to it
+                        self.offer_exact(&queries[q, 0], &self.orphans[i], 1, bitmap, n_bits, &found._distances[q, 0],
+                                         &found._rows[q, 0], &found._counts[q], k, &flags)
+                scratch.forget()
                 if found._counts[q] < expected:
                     flags |= _FEW
         free(links)
@@ -629,7 +630,7 @@ cdef class Graph:
             raise ValueError("found is for another number of queries")
         return 0
 
-    def scan(self, const float[:, ::1] queries, const uint32_t[::1] nodes, const uint64_t[::1] allowed, Found found):
+    def scan(self, const float[:, ::1] queries, const uint32_t[::1] nodes, const uint64_t[::1] allowed, Found found not None):
         """Like search, but exact: every listed node (None: every node) is compared."""
         cdef int flags = 0
         cdef Py_ssize_t q
@@ -739,7 +740,7 @@ def parse_upper(const unsigned char[::1] image, size_t start, size_t n, size_t M
 
 
 def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::1] queries, bint is_ip,
-              const uint64_t[::1] allowed, Found found, level=None):
+              const uint64_t[::1] allowed, Found found not None, level=None):
     """Exact: compares each query with each of vectors [n, dim], whose rows are first_row, first_row + 1, …
 
     Adds to found, as ``Graph.search`` does.

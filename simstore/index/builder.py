@@ -49,9 +49,7 @@ def build_graph(vectors: NDArray[np.float32], rows: NDArray[np.uint64], is_ip: b
     """A graph over prepared vectors [n, dim] in rows [n]; equal vectors share a node. None if told to stop."""
     firsts, owners = _groups(vectors)
     index = _index(is_ip, vectors.shape[1])
-    index.init_index(
-        max_elements=len(firsts), M=options.M, ef_construction=options.ef_construction, random_seed=options.seed
-    )
+    index.init_index(max_elements=len(firsts), M=options.M, ef_construction=options.ef_construction, random_seed=options.seed)
     if not _add(index, vectors, rows, firsts, options):
         return None
     copies = np.setdiff1d(np.arange(len(rows)), firsts)
@@ -127,7 +125,9 @@ def _finish(index: Any, n_rows: int, owners: NDArray[np.uint64], copies: NDArray
     state = index.__getstate__()[0]
     external, internal = state["label_lookup_external"], state["label_lookup_internal"]
     order = np.argsort(external)
-    nodes = internal[order[np.searchsorted(external[order], owners)]].astype(np.uint32) if len(owners) else np.empty(0, np.uint32)
+    nodes = (
+        internal[order[np.searchsorted(external[order], owners)]].astype(np.uint32) if len(owners) else np.empty(0, np.uint32)
+    )
     by_node = np.lexsort((copies, nodes))
     copy_nodes, counts = np.unique(nodes, return_counts=True)
     return Build(

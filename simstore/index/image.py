@@ -58,7 +58,9 @@ def read_header(image: memoryview, n: int, dim: int) -> Header:
     """
     if len(image) < HEADER_BYTES:
         raise CorruptStoreError(f"a graph file of {len(image)} bytes has no header")
-    (level0, room, count, node_bytes, label_at, vector_at, max_level, entry, max_m, m0, m, mult, ef) = _HEADER.unpack_from(image)
+    (level0, room, count, node_bytes, label_at, vector_at, max_level, entry, max_m, m0, m, mult, ef) = _HEADER.unpack_from(
+        image
+    )
     sound = (
         level0 == 0 and count == n and n > 0 and room >= n and 2 <= m == max_m and m0 == 2 * m and m < 1 << 15
         and vector_at == 4 + 4 * m0 and label_at == vector_at + 4 * dim and node_bytes == label_at + 8

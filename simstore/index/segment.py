@@ -66,7 +66,9 @@ class Segment:
         self._lock = threading.Lock()
         self._node_of_row: NDArray[np.int64] | None = None
         if len(checksums) != -(-len(image) // BLOCK_BYTES):
-            raise CorruptStoreError(f"the segment of rows {first_row}-{last_row} has {len(image)} bytes, not as many as written")
+            raise CorruptStoreError(
+                f"the segment of rows {first_row}-{last_row} has {len(image)} bytes, not as many as written"
+            )
         self.header = read_header(image, n_nodes, dim)
         self._verify({0, *range(self.header.upper_at // BLOCK_BYTES, len(checksums))})
         upper = read_upper(image, self.header)
@@ -206,7 +208,7 @@ class Segment:
                     owners = np.repeat(self._copy_nodes.astype(np.int64), np.diff(self._copy_starts).astype(np.int64))
                     node_of_row[self._copy_rows - np.uint64(self.first_row)] = owners
                 self._node_of_row = node_of_row
-        nodes = self._node_of_row[rows - np.uint64(self.first_row)]
+        nodes: NDArray[np.int64] = self._node_of_row[rows - np.uint64(self.first_row)]
         return nodes[nodes >= 0].astype(np.uint32)
 
     def vectors(self) -> NDArray[np.float32]:

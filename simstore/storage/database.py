@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError
 from simstore.storage.environment import Environment, Transaction
 from simstore.storage.records import (
-    item_value,
     LogEntry,
     SegmentRecord,
     State,
+    item_value,
     row_key,
     rows_per_run,
     sealed,
@@ -81,6 +81,11 @@ class Database:
     def put_schema(self, txn: Transaction, schema: Schema) -> None:
         """Replaces the schema."""
         txn.put(_SCHEMA, sealed(msgpack.packb(asdict(schema))), db=self._meta)
+
+    def begin(self, txn: Transaction, schema: Schema) -> None:
+        """Writes the schema and the state of a new store."""
+        self.put_schema(txn, schema)
+        self.put_state(txn, State())
 
     def state(self, txn: Transaction) -> State:
         """The state after the newest transaction."""
@@ -153,7 +158,7 @@ class Database:
 
     def vector(self, txn: Transaction, row: int, dim: int) -> NDArray[np.float32]:
         """A row's vector, read-only."""
-        vector = self.vectors(txn, row, row + 1, dim)[0]
+        vector: NDArray[np.float32] = self.vectors(txn, row, row + 1, dim)[0]
         vector.flags.writeable = False
         return vector
 
@@ -196,7 +201,10 @@ class Database:
         created = row_key(seq)
         with txn.cursor(db=self._items) as cursor:
             cursor.putmulti(
-                [(key, item_value(body, created, first_row + i)) for i, (key, body) in enumerate(zip(row_keys, rows.items, strict=True))],
+                [
+                    (key, item_value(body, created, first_row + i))
+                    for i, (key, body) in enumerate(zip(row_keys, rows.items, strict=True))
+                ],
                 append=True,
             )
         self._append_vectors(txn, rows.vectors, first_row)

@@ -117,7 +117,8 @@ def _extend(value: Any) -> Any:
         return msgpack.ExtType(_DATETIME, value.isoformat().encode())
     if isinstance(value, datetime.date):
         return msgpack.ExtType(_DATE, value.isoformat().encode())
-    for base in (str, int, float, bytes, dict, list):  # a subclass is stored as what it is
+    bases: tuple[Any, ...] = (str, int, float, bytes, dict, list)
+    for base in bases:  # a subclass is stored as what it is
         if isinstance(value, base):
             return base(value)
     if isinstance(value, (tuple, bytearray, memoryview)):

@@ -32,6 +32,7 @@ Table = Any
 
 DATA_FILE = "data.mdb"
 _TERABYTE = 1 << 40
+_verify: Callable[[str], list[str]] = verify.verify
 _NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
 _MAP_SIZE = _TERABYTE if _NEVER_GROWS else (1 << 30 if sys.maxsize > 1 << 32 else 1 << 28)
 _GROWTH = 2
@@ -122,17 +123,23 @@ class _Gate:
 class _GatedTransaction:
     """A transaction that counts at the gate; only where maps grow."""
 
-    def __init__(self, gate: _Gate, begin: Callable[[], Transaction]) -> None:
+    def __init__(self, gate: _Gate, begin: Callable[[], Transaction], resize: Callable[[], None]) -> None:
         self._gate = gate
         self._begin = begin
+        self._resize = resize
 
     def __enter__(self) -> Transaction:
-        self._gate.enter()
-        try:
-            self._transaction = self._begin()
-        except BaseException:
-            self._gate.leave()
-            raise
+        while True:
+            self._gate.enter()
+            try:
+                self._transaction = self._begin()
+                break
+            except lmdb.MapResizedError:  # another process made the map larger
+                self._gate.leave()
+                self._gate.alone(self._resize)
+            except BaseException:
+                self._gate.leave()
+                raise
         return self._transaction.__enter__()
 
     def __exit__(self, *exc: object) -> None:
@@ -188,19 +195,16 @@ class Environment:
         except lmdb.Error as err:
             raise translate(err) from err
 
-    def read(self, *, buffers: bool = False) -> AbstractContextManager[Transaction]:
+    def read(self) -> AbstractContextManager[Transaction]:
         """A read transaction for a with-statement: it sees one state, whatever is written beside it."""
-        if self._gate is not None:
-            return _GatedTransaction(self._gate, lambda: self._begin(buffers))
-        return self._begin(buffers)  # type: ignore[no-any-return]  # py-lmdb's transaction is its own context manager
-
-    def _begin(self, buffers: bool) -> Transaction:
         self.check_usable()
-        try:
-            return self._env.begin(buffers=buffers)
-        except lmdb.MapResizedError:  # another process made the map larger
-            self._env.set_mapsize(0)
-            return self._env.begin(buffers=buffers)
+        return self._begin(False)
+
+    def _begin(self, write: bool) -> AbstractContextManager[Transaction]:
+        if self._gate is None:
+            transaction: AbstractContextManager[Transaction] = self._env.begin(write=write)
+            return transaction
+        return _GatedTransaction(self._gate, lambda: self._env.begin(write=write), lambda: self._env.set_mapsize(0))
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Runs work(transaction) and commits; where it raises, nothing is written. It runs again if the map had to grow.
@@ -212,31 +216,14 @@ class Environment:
         while True:
             self.check_usable()
             try:
-                return self._write_once(work)
+                with self._begin(True) as transaction:
+                    return work(transaction)
             except lmdb.MapFullError as err:
                 if self._gate is None:
                     raise translate(err) from err
-                self._grow()
-            except lmdb.MapResizedError:
-                self._alone(lambda: self._env.set_mapsize(0))
+                self._gate.alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
             except lmdb.Error as err:
                 raise translate(err) from err
-
-    def _write_once(self, work: Callable[[Transaction], T]) -> T:
-        if self._gate is None:
-            with self._env.begin(write=True) as transaction:
-                return work(transaction)
-        with _GatedTransaction(self._gate, lambda: self._env.begin(write=True)) as transaction:
-            return work(transaction)
-
-    def _grow(self) -> None:
-        self._alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
-
-    def _alone(self, work: Callable[[], None]) -> None:
-        if self._gate is None:
-            work()
-        else:
-            self._gate.alone(work)
 
     def check_usable(self) -> None:
         """Raises ForkedStoreError in a forked child, StoreClosedError after close()."""
@@ -258,7 +245,7 @@ class Environment:
 def structural_problems(path: Path) -> list[str]:
     """What LMDB's own offline checker finds wrong with the database in a directory."""
     try:
-        return [str(problem) for problem in verify.verify(os.fspath(path))]
+        return [str(problem) for problem in _verify(os.fspath(path))]
     except (verify.VerifyError, OSError) as err:
         return [str(err)]
 

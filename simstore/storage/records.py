@@ -158,9 +158,7 @@ class State:
 
     def value(self) -> bytes:
         """The stored value."""
-        return sealed(
-            self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq)
-        )
+        return sealed(self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq))
 
     @classmethod
     def of(cls, value: bytes) -> "State":

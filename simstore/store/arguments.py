@@ -130,10 +130,7 @@ def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
 def item_bodies(keys: Sequence[Key], labels: Sequence[Label], data: Sequence[bytes]) -> list[bytes]:
     """The bodies of items from their keys, labels and packed data."""
     with_packer = packer()
-    return [
-        item_body(pack(with_packer, [key, label]), packed)
-        for key, label, packed in zip(keys, labels, data, strict=True)
-    ]
+    return [item_body(pack(with_packer, [key, label]), packed) for key, label, packed in zip(keys, labels, data, strict=True)]
 
 
 # -- vectors ---------------------------------------------------------------------------------------------------------
@@ -214,4 +211,3 @@ def embedded(vectors: Any, n: int | None, dim: int | None) -> NDArray[np.float32
     if (n is not None and len(array) != n) or (dim is not None and array.shape[1] != dim):
         raise InvalidVectorError(f"the embedder returned an array {list(array.shape)} where [{n}, {dim}] was expected")
     return array
-

@@ -70,4 +70,5 @@ class Alive:
 
     def of_rows(self, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether each of rows is alive."""
-        return (self.words[rows >> np.uint64(6)] >> (rows & np.uint64(63)) & np.uint64(1)).astype(bool)
+        bits: NDArray[np.uint64] = self.words[rows >> np.uint64(6)] >> (rows & np.uint64(63)) & np.uint64(1)
+        return bits.astype(bool)

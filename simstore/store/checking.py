@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from simstore.errors import CorruptStoreError, SimstoreError
+from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, SegmentRecord, State, Transaction
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import created_seq_of, read_item, unsealed
-from simstore.index import prepared
 from simstore.store.bitmap import Alive
 from simstore.store.view import open_segment
 from simstore.types import Problem
@@ -52,7 +52,9 @@ def _check_state(txn: Transaction, database: Database, files: Files, directory: 
             yield Problem("tombstones", str(err), _RESTORE)
     if state.next_row - n_dead != state.n_live:
         yield Problem(
-            "state", f"{state.n_live} live items are counted where {state.next_row} rows and {n_dead} tombstones stand", _RESTORE
+            "state",
+            f"{state.n_live} live items are counted where {state.next_row} rows and {n_dead} tombstones stand",
+            _RESTORE,
         )
     if state.seq and database.log_since(txn, state.seq - 1, state.seq) is None:
         yield Problem("log", f"the entry of the newest transaction, {state.seq}, is missing", _RESTORE)

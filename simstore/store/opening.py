@@ -21,7 +21,7 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, Schema, State, check_size
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
 
 __all__ = ["Opened", "Settings", "open_directory"]
@@ -79,7 +79,8 @@ def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, m
     """Opens the store in a directory, and makes it first where the mode allows.
 
     Raises:
-        StoreNotFoundError, StoreExistsError, NotAStoreError, FormatVersionError, CorruptStoreError, AlreadyOpenError: See there.
+        StoreNotFoundError, StoreExistsError, NotAStoreError, FormatVersionError, CorruptStoreError,
+        AlreadyOpenError: See there.
     """
     if mode not in ("r", "a", "w"):
         raise InvalidArgumentError(f"mode is 'r' (read), 'a' (open or create) or 'w' (create), not {mode!r}")
@@ -148,7 +149,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
                 FORMAT_VERSION, str(uuid.uuid4()), settings.dim, settings.metric or "cosine", settings.M or 16,
                 settings.ef_construction or 200, None,
             )  # fmt: skip
-            environment.write(lambda txn: (database.put_schema(txn, schema), database.put_state(txn, State())))
+            environment.write(lambda txn: database.begin(txn, schema))
         finally:
             environment.close()
         files.sync_dir(path.parent)
@@ -184,9 +185,7 @@ def check_marker(path: Path, files: Files) -> None:
 
 def _check_version(path: Path, version: int) -> None:
     if version > FORMAT_VERSION:
-        raise FormatVersionError(
-            f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"
-        )
+        raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
 def _open(path: Path, readonly: bool, map_size: int | None) -> Opened:
@@ -213,6 +212,7 @@ def _complete(opened: Opened, files: Files) -> None:
         publish_file(files, temporary, path / MARKER)
     names = set(files.list_dir(path / SEGMENTS))
     if names:
+
         def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
             named = {record.file for record in opened.database.segments(txn)}
             for name in names - named:
@@ -237,9 +237,7 @@ def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content:
         schema = opened.database.schema(txn)
         if schema.dim is not None and schema.dim != record["dim"]:
             raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
-        new = Schema(
-            schema.format, schema.uuid, record["dim"], schema.metric, schema.M, schema.ef_construction, record
-        )
+        new = Schema(schema.format, schema.uuid, record["dim"], schema.metric, schema.M, schema.ef_construction, record)
         opened.database.put_schema(txn, new)
         return new
 

@@ -1,11 +1,10 @@
 """From a query to its answer: the segments' graphs, the tail, then keys, labels and data."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ __all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count", "thread_count"]
 DEFAULT_EF = 128
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK = 64  # queries a thread takes at a time
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
@@ -58,9 +58,7 @@ class Searcher:
         on_searched: Called with the view after a search: it may be time to fold its tail.
     """
 
-    def __init__(
-        self, environment: Environment, database: Database, views: Views, on_searched: Callable[[View], None]
-    ) -> None:
+    def __init__(self, environment: Environment, database: Database, views: Views, on_searched: Callable[[View], None]) -> None:
         self._environment = environment
         self._database = database
         self._views = views
@@ -145,15 +143,15 @@ class Searcher:
     ) -> Found:
         """The k nearest of each query, raw."""
         found = Found(len(queries), k)
-        alive = view.alive.words if view.alive.n_dead else None
-        for first, vectors in loose:
-            scan(vectors, first, queries, metric, alive, found)
         for segment in view.segments:
             try:
                 self._search_segment(view, segment, queries, request, found)
             except CorruptStoreError:
                 view = self._views.without(view, segment)
                 return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
+        alive = view.alive.words if view.alive.n_dead else None
+        for first, vectors in loose:
+            scan(vectors, first, queries, metric, alive, found)
         return found
 
     def _search_segment(
@@ -230,6 +228,6 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def thread_count(threads: int | None, queries: Sequence[Any]) -> int:
+def thread_count(threads: int | None, n_queries: int) -> int:
     """How many threads to use for queries."""
-    return max(1, min(threads or cpu_count(), -(-len(queries) // _CHUNK)))
+    return max(1, min(threads or cpu_count(), -(-n_queries // _CHUNK)))

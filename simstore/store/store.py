@@ -147,9 +147,7 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def add(
-        self, keys: Any, vectors: Any = None, *, inputs: Any = None, labels: Any = None, data: Any = None
-    ) -> list[Key]:
+    def add(self, keys: Any, vectors: Any = None, *, inputs: Any = None, labels: Any = None, data: Any = None) -> list[Key]:
         """Adds new items, all or none; on the disk when it returns.
 
         Args:
@@ -171,9 +169,7 @@ class Store:
         batch, checked = self._batch(keys, vectors, inputs, labels, data)
         return self._writer.add(batch, checked)
 
-    def upsert(
-        self, keys: Any, vectors: Any = None, *, inputs: Any = None, labels: Any = None, data: Any = None
-    ) -> Counts:
+    def upsert(self, keys: Any, vectors: Any = None, *, inputs: Any = None, labels: Any = None, data: Any = None) -> Counts:
         """Adds items, replacing those whose key is in the store. Arguments and errors as in add.
 
         Returns:
@@ -411,7 +407,7 @@ class Store:
         else:
             vectors = arguments.vectors_of(queries, schema.dim, what="queries")
         ready = prepared(vectors, METRICS[schema.metric], "query")
-        return self._searcher.search_many(ready, request, thread_count(threads, ready))
+        return self._searcher.search_many(ready, request, thread_count(threads, len(ready)))
 
     def _schema(self) -> Any:
         view = self._views.newest
@@ -479,9 +475,7 @@ class Store:
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None or isinstance(error, Exception):
             self.close()
         else:  # interrupted: do not build graphs now
@@ -516,9 +510,7 @@ def _checked_request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vecto
     arguments.check_max_distance(max_distance)
     arguments.check_k(k, max_distance)
     arguments.check_positive("ef", ef)
-    return Request(
-        None if k is None else int(k), int(ef or DEFAULT_EF), bool(exact), max_distance, bool(with_vectors)
-    )
+    return Request(None if k is None else int(k), int(ef or DEFAULT_EF), bool(exact), max_distance, bool(with_vectors))
 
 
 def _path(path: Any) -> Path:

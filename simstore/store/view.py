@@ -162,7 +162,7 @@ class Views:
             return None
 
     def without(self, view: View, segment: Segment) -> View:
-        """The view without a segment whose file turned out to be damaged: its rows are compared one by one until it is rebuilt."""
+        """The view without a segment that turned out to be damaged: its rows are compared one by one until it is rebuilt."""
         segments = tuple(other for other in view.segments if other is not segment)
         sound = replace(view, segments=segments, loose=_uncovered(segments, view.state.next_row), _allowed={})
         with self._lock:
@@ -176,7 +176,9 @@ class Views:
         if not view.loose:
             return []
         with self._lock:
-            parts = [(first, self._buffer(first, stop, view).upto(txn, self._database, view, stop)) for first, stop in view.loose]
+            parts = [
+                (first, self._buffer(first, stop, view).upto(txn, self._database, view, stop)) for first, stop in view.loose
+            ]
             for first in set(self._buffers) - {first for first, _ in view.loose}:
                 del self._buffers[first]
             return parts

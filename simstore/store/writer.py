@@ -136,9 +136,7 @@ class Writer:
         return found
 
     @staticmethod
-    def _change(
-        state: State, keys: Keys, batch: Batch, vectors: NDArray[np.float32], live: Sequence[int | None]
-    ) -> _Change:
+    def _change(state: State, keys: Keys, batch: Batch, vectors: NDArray[np.float32], live: Sequence[int | None]) -> _Change:
         dead = [row for row in live if row is not None]
         numbers = [key for key in keys.plain if isinstance(key, int)]
         rows = NewRows(keys.encoded, batch.label_keys, item_bodies(keys.plain, batch.labels, batch.data), vectors)
@@ -158,9 +156,7 @@ class Writer:
         database.put_log(txn, seq, LogEntry(state.next_row, n_rows, tuple(change.dead)))
         database.put_state(
             txn,
-            replace(
-                state, seq=seq, next_row=state.next_row + n_rows, n_live=change.n_live, next_number=change.next_number
-            ),
+            replace(state, seq=seq, next_row=state.next_row + n_rows, n_live=change.n_live, next_number=change.next_number),
         )
         steps.reached("write.put")
 
