@@ -1,6 +1,6 @@
 """A store to damage, what it should answer, and what becomes of it. Run as a script it flips random bits, a process for each:
 
-    python tests/damaged.py TEMPLATE WORK FIRST_SEED STOP_SEED
+python tests/damaged.py TEMPLATE WORK FIRST_SEED STOP_SEED
 """
 
 import json
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import simstore
 from simstore import SimstoreError, Store
 
-DIM, N = 16, 1500
+DIM, N = 16, 900
 SECONDS = 60  # until a case counts as hanging
 
 
@@ -62,7 +62,7 @@ def oracle(items: dict[Any, Any], query: NDArray[np.float32]) -> tuple[list[Any]
     return [keys[i] for i in order], distances[order]
 
 
-def queries_of(items: dict[Any, Any], n: int = 12) -> list[NDArray[np.float32]]:
+def queries_of(items: dict[Any, Any], n: int = 8) -> list[NDArray[np.float32]]:
     rng = np.random.default_rng(2)
     some = list(items.values())[:: max(1, len(items) // n)][:n]
     return [(vector + rng.normal(0, 0.3, len(vector))).astype(np.float32) for vector, _, _ in some]

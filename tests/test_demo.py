@@ -162,3 +162,7 @@ def test_no_file(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(SystemExit, match="cannot be used"):
         demo_data.load_file(tmp_path / "text.npz")
+
+
+def test_rows_of_the_picture() -> None:
+    assert demo_digits.first_of_each_label([3, 3, "a", 3, 1, 1, 2], 3) == [0, 2, 4]

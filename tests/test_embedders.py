@@ -59,9 +59,7 @@ class EmbedderContract:
     @pytest.mark.parametrize("dtype", ["float64", "float16", "int32", "uint8"])
     def test_other_types_of_number(self, embedder: Embedder, dtype: str) -> None:
         numbers = np.arange(6).reshape(2, 3)
-        np.testing.assert_allclose(
-            embedder.embed(numbers.astype(dtype)), self.expected(numbers.astype(np.float32)), rtol=1e-5
-        )
+        np.testing.assert_allclose(embedder.embed(numbers.astype(dtype)), self.expected(numbers.astype(np.float32)), rtol=1e-5)
 
     @pytest.mark.parametrize("one", ["text", b"bytes", 3, np.float32(3), {"a": [1]}, None, iter([1])])
     def test_a_single_input_is_no_batch(self, embedder: Embedder, one: object) -> None:

@@ -1,13 +1,8 @@
-"""Keras models as embedders: calling, fingerprints, saving, loading. The models are tiny: importing Keras takes longer."""
+"""Keras models as embedders: calling, fingerprints, saving, loading. Models are tiny; importing Keras is what takes time."""
 
-import io
 import os
 import subprocess
 import sys
-import threading
-import time
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +13,8 @@ from test_embedders import EmbedderContract
 
 from simstore.embedders import Embedder, KerasEmbedder, check_same, from_record, model_bytes, to_record
 from simstore.errors import (
-    CorruptStoreError,
     EmbedderMismatchError,
-    EmbedderRequiredError,
     InvalidArgumentError,
-    SimstoreError,
 )
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -101,7 +93,7 @@ def test_the_model_is_traced_once() -> None:
     calls = []
 
     @keras.saving.register_keras_serializable("simstore-tests")
-    class Counting(keras.layers.Layer):  # type: ignore[misc]
+    class Counting(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
             calls.append(inputs.shape)
             return inputs
@@ -111,22 +103,6 @@ def test_the_model_is_traced_once() -> None:
     for n in (1, 2, 7, 16, 40, 1):
         embedder.embed(np.ones((n, 3)))
     assert len(calls) <= 1
-
-
-def test_a_single_input_costs_at_most_a_millisecond_more_than_the_model() -> None:
-    model = small_model()
-    embedder, x = KerasEmbedder(model), np.ones(3, np.float32)
-
-    def median_s(call: Callable[[], Any]) -> float:
-        times = []
-        for _ in range(60):
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-        return float(np.median(times[20:]))
-
-    direct = median_s(lambda: keras.ops.convert_to_numpy(model(x[None], training=False)))
-    assert median_s(lambda: embedder.embed([x])) <= direct + 1e-3
 
 
 def test_layers_behave_as_in_use_not_as_in_training() -> None:
@@ -155,6 +131,10 @@ def test_inputs_of_another_shape() -> None:
     embedder = KerasEmbedder(small_model())
     with pytest.raises(InvalidArgumentError, match=r"takes inputs of shape \(3,\).*given some of shape \(4,\)"):
         embedder.embed(np.ones((2, 4)))
+    eagerly = small_model()
+    eagerly.compile(run_eagerly=True)
+    with pytest.raises(InvalidArgumentError, match=r"takes inputs of shape \(3,\)"):
+        KerasEmbedder(eagerly).embed(np.ones((2, 4)))
     with pytest.raises(InvalidArgumentError, match="do not form one array"):
         embedder.embed([np.ones(3), np.ones(4)])
 
@@ -166,7 +146,7 @@ def test_images_of_any_size_and_a_resizing_layer() -> None:
     for size in (4, 9, 16):
         image = np.full((size, size, 3), 51, np.uint8)
         np.testing.assert_allclose(embedder.embed([image, image]), np.full((2, 3), 0.2), rtol=1e-5)
-    assert embedder.current_fingerprint() == embedder.spec.fingerprint  # though the layers are built now
+    embedder.check_unchanged()  # though the layers are built now
 
 
 def test_several_inputs_through_a_preprocess_function() -> None:
@@ -201,6 +181,9 @@ def test_texts(as_preprocess: bool, tmp_path: Path) -> None:
     expected = [[0, 1, 2, 0], [1, 0, 0, 1], [0, 0, 0, 0]]
     assert embedder.embed(["b a b", "c zebra", ""]).tolist() == expected
     assert embedder.embed(np.array(["b a b"])).tolist() == expected[:1]
+    if not as_preprocess:
+        with pytest.raises(InvalidArgumentError, match="takes texts, and was given numbers"):
+            embedder.embed([1.5, 2.5])
     assert restored(embedder, tmp_path).embed(["b a b", "c zebra", ""]).tolist() == expected
 
 
@@ -216,7 +199,7 @@ def test_the_vocabulary_belongs_to_the_fingerprint() -> None:
 # -- which models ----------------------------------------------------------------------------------------------------
 
 
-class Subclassed(keras.Model):  # type: ignore[misc]
+class Subclassed(keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.dense = keras.layers.Dense(2)
@@ -236,12 +219,23 @@ def test_outputs_that_are_no_vectors() -> None:
     inputs = keras.Input((3,))
     two = keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(2)(inputs)])
     maps = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)])
-    fixed = keras.Sequential([keras.Input(batch_shape=(8, 3)), keras.layers.Dense(2)])
+    eight = keras.Input(batch_shape=(8, 3))
+    fixed = keras.Model(eight, keras.ops.reshape(eight, (8, 3)))
     for model in (two, maps, fixed):
         with pytest.raises(InvalidArgumentError, match=r"not one of shape \(None, dim\)"):
             KerasEmbedder(model)
     with pytest.raises(InvalidArgumentError, match="does not know its output shape"):
         KerasEmbedder(keras.Sequential([keras.layers.Dense(2)]))
+
+
+def test_a_model_that_knows_its_shapes_from_being_called_once() -> None:
+    model = keras.Sequential([keras.layers.Dense(2, activation="tanh")])
+    model(np.ones((5, 3)))
+    model.set_weights([KERNEL, BIAS])
+    assert model.output_shape == (5, 2)
+    embedder, declared = KerasEmbedder(model), KerasEmbedder(small_model())
+    assert embedder.spec.fingerprint == declared.spec.fingerprint
+    np.testing.assert_allclose(embedder.embed(np.ones((70, 3))), declared.embed(np.ones((70, 3))), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -285,28 +279,6 @@ for use in (lambda: KerasEmbedder(object()), lambda: from_record(record, Path("x
 # -- fingerprints ----------------------------------------------------------------------------------------------------
 
 
-def test_a_new_process_gives_the_saved_model_the_same_fingerprint_and_vectors(tmp_path: Path) -> None:
-    model = small_model(name="net")
-    model.compile("sgd", "mse")
-    embedder = KerasEmbedder(model, preprocess=keras.layers.Rescaling(2.0), batch_size=5)
-    record, path = saved(embedder, tmp_path)
-    model.save(tmp_path / "own.keras")
-    code = f"""
-import numpy as np, sys
-from pathlib import Path
-from simstore.embedders import KerasEmbedder, check_same, from_record, to_record
-embedder = from_record({record!r}, Path({str(path)!r}))
-assert "keras" not in sys.modules
-np.save({str(tmp_path / "vectors.npy")!r}, embedder.embed(np.eye(3)))
-import keras
-keras.layers.Dense(3)  # so that names are counted differently here
-own = KerasEmbedder(keras.saving.load_model({str(tmp_path / "own.keras")!r}), preprocess=keras.layers.Rescaling(2.0))
-check_same(to_record(embedder), own)
-"""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
-    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), embedder.embed(np.eye(3)), rtol=1e-6)
-
-
 def test_a_model_that_is_built_again_is_the_same() -> None:
     first, second = KerasEmbedder(small_model()), KerasEmbedder(small_model())
     assert first.spec.name != second.spec.name
@@ -330,8 +302,10 @@ def test_training_changes_it() -> None:
     model.fit(np.ones((4, 3)), np.zeros((4, 2)), verbose=0)
     with pytest.raises(EmbedderMismatchError):
         check_same(record, KerasEmbedder(model))
-    with pytest.raises(InvalidArgumentError, match="make a new KerasEmbedder"):
-        model_bytes(embedder)
+    for use in (to_record, model_bytes):
+        with pytest.raises(InvalidArgumentError, match="make a new KerasEmbedder") as caught:
+            use(embedder)
+        assert embedder.spec.fingerprint in str(caught.value)
 
 
 def test_what_runs_before_the_model_belongs_to_it() -> None:
@@ -346,131 +320,3 @@ def test_what_runs_before_the_model_belongs_to_it() -> None:
     ]
     assert len(set(fingerprints)) == 5
     assert KerasEmbedder(model, preprocess=rescaling(0.5)).spec.fingerprint == fingerprints[3]
-
-
-# -- saving and loading ----------------------------------------------------------------------------------------------
-
-
-def test_a_preprocess_function_cannot_be_saved() -> None:
-    embedder = KerasEmbedder(small_model(), preprocess=halved)
-    record = to_record(embedder)
-    assert (record["saved"], record["preprocess"]) == (False, "halved")
-    assert model_bytes(embedder) is None
-    assert from_record(record, Path("none")) is None
-
-
-def test_save_false_keeps_the_model_out() -> None:
-    embedder = KerasEmbedder(small_model(), save=False)
-    assert to_record(embedder)["saved"] is False
-    assert model_bytes(embedder) is None
-
-
-def test_the_optimizer_stays_out() -> None:
-    def size(preprocess: Any, *, trained: bool) -> int:
-        model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(512)])
-        if trained:
-            model.compile("adam", "mse")
-            model.fit(np.ones((4, 64)), np.zeros((4, 512)), verbose=0)
-        return len(model_bytes(KerasEmbedder(model, preprocess=preprocess)) or b"")
-
-    for preprocess in (None, keras.layers.Rescaling(1.0)):
-        assert size(preprocess, trained=True) < 1.2 * size(preprocess, trained=False)
-
-
-def test_a_lambda_layer_is_refused_when_it_is_saved() -> None:
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x * 2)])
-    embedder = KerasEmbedder(model)
-    assert embedder.embed([[1, 2, 3]]).tolist() == [[2, 4, 6]]
-    with pytest.raises(InvalidArgumentError, match=r"Lambda layers are refused.*save=False"):
-        model_bytes(embedder)
-
-
-def test_a_layer_that_forgets_its_arguments_is_found_when_it_is_saved() -> None:
-    @keras.saving.register_keras_serializable("simstore-tests")
-    class Forgetful(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self, factor: float = 1.0) -> None:
-            super().__init__()
-            self.factor = factor
-            self.scale = self.add_weight(shape=(int(factor),), initializer="ones")
-
-        def call(self, inputs: Any) -> Any:
-            return inputs * self.factor
-
-        def get_config(self) -> dict[str, Any]:
-            return {"name": self.name}
-
-    with pytest.raises(InvalidArgumentError, match=r"save=False"):
-        model_bytes(KerasEmbedder(keras.Sequential([keras.Input((3,)), Forgetful(2.0)])))
-
-
-def test_a_layer_that_is_not_registered_where_it_is_loaded(tmp_path: Path) -> None:
-    @keras.saving.register_keras_serializable("simstore-tests")
-    class Registered(keras.layers.Layer):  # type: ignore[misc]
-        def call(self, inputs: Any) -> Any:
-            return inputs
-
-    record, path = saved(KerasEmbedder(keras.Sequential([keras.Input((3,)), Registered()])), tmp_path)
-    keras.saving.get_custom_objects().pop("simstore-tests>Registered")
-    again = from_record(record, path)
-    assert again is not None
-    with pytest.raises(EmbedderRequiredError, match=r"import the module that registers them.*embedder=KerasEmbedder"):
-        again.embed([[1, 2, 3]])
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "bit", "another zip"])
-def test_a_damaged_file(damage: str, tmp_path: Path) -> None:
-    record, path = saved(KerasEmbedder(small_model()), tmp_path)
-    content = bytearray(path.read_bytes())
-    empty_zip = io.BytesIO()
-    zipfile.ZipFile(empty_zip, "w").close()
-    content[content.index(b'"Sequential"')] ^= 1
-    bad = {"empty": b"", "text": b"no zip", "cut": content[:-100], "bit": content, "another zip": empty_zip.getvalue()}
-    path.unlink()
-    if damage != "missing":
-        path.write_bytes(bad[damage])
-    again = from_record(record, path)
-    assert again is not None
-    with pytest.raises(CorruptStoreError, match=r"open the store with embedder=KerasEmbedder\(model\)") as caught:
-        again.embed([[1, 2, 3]])
-    assert str(path) in str(caught.value)
-
-
-def test_the_file_of_another_model(tmp_path: Path) -> None:
-    record, path = saved(KerasEmbedder(small_model()), tmp_path)
-    other = KerasEmbedder(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
-    path.write_bytes(model_bytes(other) or b"")
-    again = from_record(record, path)
-    assert again is not None
-    with pytest.raises(CorruptStoreError) as caught:
-        again.embed([[1, 2, 3]])
-    assert record["fingerprint"] in str(caught.value)
-    assert other.spec.fingerprint in str(caught.value)
-
-
-def test_threads_load_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from simstore.embedders import keras_file
-
-    loads: list[Path] = []
-    load = keras_file.load_embedder
-
-    def counted(path: Path, record: dict[str, Any]) -> KerasEmbedder:
-        loads.append(path)
-        time.sleep(0.05)
-        return load(path, record)
-
-    monkeypatch.setattr(keras_file, "load_embedder", counted)
-    again = restored(KerasEmbedder(small_model()), tmp_path)
-    results: list[NDArray[np.float32]] = []
-    threads = [threading.Thread(target=lambda: results.append(again.embed([[1.0, 2.0, 3.0]]))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(loads) == 1
-    assert len(results) == 8
-    assert all((result == results[0]).all() for result in results)
-
-
-def test_errors_are_simstore_errors() -> None:
-    with pytest.raises(SimstoreError):
-        KerasEmbedder(3)

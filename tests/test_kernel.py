@@ -101,9 +101,7 @@ def test_walks_as_the_paper_has_it(level: str, metric: str) -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_published_file_is_one_of_plain_hnswlib(
-    metric: str, stores: Callable[..., Store], tmp_path: Path
-) -> None:
+def test_published_file_is_one_of_plain_hnswlib(metric: str, stores: Callable[..., Store], tmp_path: Path) -> None:
     vectors, queries = normal(1, 1500, 12), normal(2, 30, 12)
     store = stores(metric=metric)
     store.add([f"k{i}" for i in range(1500)], vectors)
@@ -141,7 +139,7 @@ def test_a_distance_has_the_same_bits_on_every_path(is_ip: bool, level: str) -> 
             ((walked, walked_rows),), _ = asked(graph.search, query, k, 20, None)
             ((scanned, scanned_rows),), _ = asked(graph.scan, query, k, None, None)
             ((tail, tail_rows),), _ = asked(
-                lambda q, found: scan_rows(vectors, 0, q, is_ip, None, found, level), query, k  # noqa: B023
+                lambda q, found, vectors=vectors: scan_rows(vectors, 0, q, is_ip, None, found, level), query, k
             )
             order = np.lexsort((rows_from(0, n), reference))[:k]
             assert walked.tobytes() == reference[walked_rows.astype(np.int64)].tobytes()
@@ -267,14 +265,14 @@ def test_bitmap_of_a_scan_of_rows(is_ip: bool) -> None:
         for query in whole_numbers(12, 5, 6):
             for k in (1, 10, 400):
                 ((distances, found),), _ = asked(
-                    lambda q, found: scan_rows(vectors, 1000, q, is_ip, allowed, found), query[None], k  # noqa: B023
+                    lambda q, found, allowed=allowed: scan_rows(vectors, 1000, q, is_ip, allowed, found), query[None], k
                 )
                 expected, expected_rows = oracle(vectors[keep], rows[keep], query, k, is_ip)
                 assert (distances.tolist(), found.tolist()) == (expected.tolist(), expected_rows.tolist())
 
 
 def test_bitmap_recall_at_a_moderate_ef() -> None:
-    built, image, vectors = made(16, "l2")
+    _, image, vectors = made(16, "l2")
     graph = graph_of(image, N, 16)
     keep = np.random.default_rng(1).random(N) < 0.3
     allowed, right = bitmap(np.flatnonzero(keep).astype(np.uint64), N), 0
@@ -305,7 +303,7 @@ def test_scan_of_listed_nodes() -> None:
 
 
 def test_orphans_are_found() -> None:
-    built, image, vectors = made(8, "l2")
+    _, image, vectors = made(8, "l2")
     cut = bytearray(image)
     size = graphs.node_bytes(8, M)
     for node in range(N):  # no node links to any other
@@ -337,7 +335,7 @@ def read_entry(image: bytes) -> int:
 
 
 def test_unreachable_is_what_a_naive_walk_misses() -> None:
-    built, image, _ = made(16, "l2")
+    _, image, _ = made(16, "l2")
     cut = bytearray(image)
     size = graphs.node_bytes(16, M)
     rng = np.random.default_rng(4)
@@ -463,7 +461,7 @@ def test_many_threads_on_one_graph() -> None:
     [(0, "<H", 2 * M + 1), (0, "<H", 65_535), (4, "<I", N), (4, "<I", 1 << 31), (4, "<I", (1 << 32) - 1)],
 )
 def test_links_out_of_bounds_are_reported(at: int, form: str, value: int) -> None:
-    built, image, _ = made(8, "l2")
+    _, image, _ = made(8, "l2")
     bad, size = bytearray(image), graphs.node_bytes(8, M)
     for node in range(N):
         struct.pack_into(form, bad, 96 + node * size + at, value)
@@ -485,7 +483,7 @@ def test_rows_out_of_bounds_are_reported() -> None:
 
 
 def test_graphs_that_cannot_be() -> None:
-    built, image, _ = made(8, "l2")
+    _, image, _ = made(8, "l2")
     bare: dict[str, Any] = {
         "n": N, "dim": 8, "M": M, "M0": 2 * M, "entry": 0, "max_level": 0, "upper_ids": np.empty(0, np.uint32),
         "upper_at": np.empty(0, np.uint64), "upper_levels": np.empty(0, np.uint8), "is_ip": False, "first_row": 0,
@@ -501,7 +499,7 @@ def test_graphs_that_cannot_be() -> None:
         {"copy_nodes": one, "copy_starts": two[:1], "copy_rows": np.zeros(1, np.uint64)},
         {"copy_nodes": one, "copy_starts": two[::-1].copy(), "copy_rows": np.zeros(1, np.uint64)},
     ):  # fmt: skip
-        with pytest.raises(ValueError, match="graph|orphan|copies|block"):
+        with pytest.raises(ValueError, match=r"graph|orphan|copies|block"):
             Graph(image, **(bare | change))
 
 
@@ -521,7 +519,7 @@ def test_widths_that_do_not_fit() -> None:
 
 
 def test_parse_upper_reads_what_the_file_holds() -> None:
-    built, image, _ = made(16, "l2")
+    _, image, _ = made(16, "l2")
     start = 96 + N * graphs.node_bytes(16, M)
     (max_level,) = struct.unpack_from("<i", image, 48)
     parsed = parse_upper(image, start, N, M, max_level)

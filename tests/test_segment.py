@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 
 import graphs
@@ -16,6 +17,7 @@ from simstore.errors import CorruptStoreError
 from simstore.index import Build, Segment, block_checksums
 from simstore.index.image import read_header
 from simstore.index.segment import BLOCK_BYTES
+from simstore.store import Store
 
 DIM, N, FIRST = 32, 3000, 1000
 NODE = graphs.node_bytes(DIM, 8)
@@ -67,7 +69,7 @@ def test_answers_once_with_and_once_without_verified_blocks() -> None:
 
 
 def test_a_flip_in_any_block_is_found_by_the_first_search_that_reads_it() -> None:
-    """Either a search does not touch the block and its answer is right, or it raises: and once it raised, it goes on raising."""
+    """A search that does not touch the block is right; one that does raises, and goes on raising."""
     _, image, vectors = made()
     queries = vectors[:200:4].copy()
     right = searched(opened(), queries)
@@ -77,15 +79,16 @@ def test_a_flip_in_any_block_is_found_by_the_first_search_that_reads_it() -> Non
             segment = opened(flipped(image, level0_of(block), bit))
             for i, query in enumerate(queries):
                 try:
-                    assert searched(segment, query[None]) == [right[i]]
-                    untouched += 1
-                except CorruptStoreError as err:
-                    assert f"between bytes {block * BLOCK_BYTES} and" in str(err)
+                    answer = searched(segment, query[None])
+                except CorruptStoreError:
                     raised += 1
-                    with pytest.raises(CorruptStoreError):
+                    with pytest.raises(CorruptStoreError, match=f"between bytes {block * BLOCK_BYTES} and"):
                         segment.verify()
-                    with pytest.raises(CorruptStoreError):
+                    with pytest.raises(CorruptStoreError, match=f"between bytes {block * BLOCK_BYTES} and"):
                         searched(segment, query[None])
+                else:
+                    assert answer == [right[i]]
+                    untouched += 1
     assert raised > 100 and untouched > 100
 
 
@@ -94,15 +97,14 @@ def test_what_reads_everything_finds_every_flip(call: str) -> None:
     _, image, vectors = made()
     for block in range(1, n_level0_blocks()):
         segment = opened(flipped(image, level0_of(block)))
+        calls: dict[str, Callable[[], object]] = {
+            "scan": lambda segment=segment: segment.scan(vectors[:1], None, Found(1, 3)),
+            "distances": lambda segment=segment: segment.distances(vectors[0]),
+            "nodes_of": lambda segment=segment: segment.nodes_of(rows_from(FIRST, 1)),
+        }
+        work = calls.get(call) or getattr(segment, call)
         with pytest.raises(CorruptStoreError, match="damaged"):
-            if call == "scan":
-                segment.scan(vectors[:1], None, Found(1, 3))
-            elif call == "distances":
-                segment.distances(vectors[0])
-            elif call == "nodes_of":
-                segment.nodes_of(rows_from(FIRST, 1))
-            else:
-                getattr(segment, call)()
+            work()
 
 
 def test_header_and_upper_levels_are_verified_at_once() -> None:
@@ -140,7 +142,7 @@ def test_headers_that_contradict_themselves(at: int, form: str, value: int) -> N
     built, image, _ = made()
     bad = bytearray(image)
     struct.pack_into(form, bad, at, value)
-    with pytest.raises(CorruptStoreError, match="header|entry point|upper levels"):
+    with pytest.raises(CorruptStoreError, match=r"header|entry point|upper levels"):
         Segment(
             memoryview(bad), checksums=block_checksums(memoryview(bad)), n_nodes=built.n_nodes, dim=DIM, is_ip=False,
             first_row=FIRST, last_row=FIRST + N, copy_nodes=built.copy_nodes, copy_starts=built.copy_starts,
@@ -176,9 +178,7 @@ def naive_node_rows() -> list[int]:
 def naive_owner_of() -> dict[int, int]:
     """The node of each row: by comparing the vectors in the file with those that were built in."""
     built, image, vectors = made()
-    node_of_vector = {
-        image[96 + node * NODE + 4 + 64 : 96 + (node + 1) * NODE - 8]: node for node in range(built.n_nodes)
-    }
+    node_of_vector = {image[96 + node * NODE + 4 + 64 : 96 + (node + 1) * NODE - 8]: node for node in range(built.n_nodes)}
     return {FIRST + i: node_of_vector[vector.tobytes()] for i, vector in enumerate(vectors)}
 
 
@@ -260,6 +260,22 @@ def test_too_few_leave_found_as_it_was() -> None:
     assert before == [oracle(vectors[:3], rows_from(FIRST, 3), vectors[0], 10)[1].tolist()]
     assert not segment.search(vectors[:1], 40, few, found, 9)
     assert [rows.tolist() for _, rows in answers(found)] == before
+
+
+def test_what_is_nowhere_linked_is_found_once(stores: Callable[..., Store]) -> None:
+    """Sparse vectors, far from one another: most nodes are orphans, and some of those stand on the upper levels."""
+    rng = np.random.default_rng(3)
+    vectors = np.zeros((1500, 300), np.float32)
+    vectors[np.arange(1500), rng.integers(0, 300, 1500)] = rng.integers(1, 50, 1500)
+    vectors[np.arange(0, 1500, 3), rng.integers(0, 300, 500)] += 1
+    store = stores(metric="l2")
+    store.add(None, vectors)
+    store.optimize()
+    for hits in store.search_many(vectors[:500], 10):
+        assert len(set(hits.keys)) == 10
+    for hits in store.search_many(vectors[:500], 10, ef=2000):  # wide enough to meet all that can be met
+        assert len(set(hits.keys)) == 10
+        assert hits.distances[0] == 0
 
 
 # -- threads ------------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ setup() {
         quietly "$PYTHON" -m venv --clear "$VENV"
         echo "$ROOT" >"$VENV/simstore.root"
     fi
-    rm -f "$VENV/simstore.stamp"
+    rm -f "$VENV/simstore.stamp" "$ROOT/simstore/index/_kernel.c" # a build goes by times, the stamp by contents
     quietly "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -e "${ROOT}[keras,images,viz,dev]"
     fingerprint >"$VENV/simstore.stamp"
 }

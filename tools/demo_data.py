@@ -50,9 +50,7 @@ def load_file(path: Path) -> Parts:
         with np.load(path, allow_pickle=False) as arrays:
             indexed, queries = split(arrays)
     except (OSError, ValueError, KeyError, EOFError) as err:
-        raise SystemExit(
-            f"{path} cannot be used: {err}. It should hold x_train, y_train, x_test, y_test, or x, y"
-        ) from err
+        raise SystemExit(f"{path} cannot be used: {err}. It should hold x_train, y_train, x_test, y_test, or x, y") from err
     random = np.random.default_rng(0)
     training = indexed[random.permutation(len(indexed))[:N_TRAINING]]
     return Parts(training, indexed, queries[random.permutation(len(queries))[:N_QUERIES]], is_training_indexed=True)

@@ -124,10 +124,7 @@ def tell_data(parts: Parts) -> None:
     heading("The data")
     height, width, _ = parts.indexed.images.shape[1:]
     say(f"Images of {height} × {width}, {len(set(parts.indexed.labels.tolist()))} classes:")
-    say(
-        f"{len(parts.training):7,} to train the model"
-        + (", which are indexed, too" if parts.is_training_indexed else "")
-    )
+    say(f"{len(parts.training):7,} to train the model" + (", which are indexed, too" if parts.is_training_indexed else ""))
     say(f"{len(parts.indexed):7,} to index")
     say(f"{len(parts.queries):7,} to search for, seen neither by the model nor by the store")
 
@@ -234,7 +231,9 @@ def look_after(store: Store) -> None:
     heading("Optimize and check")
     start = time.perf_counter()
     store.optimize(progress=Progress())
-    say(f"optimize(): one graph over everything, {time.perf_counter() - start:.1f} s")
+    say(
+        f"optimize(): one graph over everything, {time.perf_counter() - start:.1f} s (large ones are begun while items come in)"
+    )
     info = store.info()
     size_mb = (info.database_size_bytes + info.segments_size_bytes) / 1e6
     graphs = f"{plural(info.n_segments, 'segment')}, {info.n_tail} in the tail"
@@ -247,13 +246,18 @@ def look_after(store: Store) -> None:
 def draw(store: Store, queries: Digits, path: Path) -> None:
     heading("Draw some answers")
     answers = store.search_many(inputs=queries.images, k=8)
-    labels = queries.labels.tolist()
-    is_wrong = [set(hits.labels) != {label} for hits, label in zip(answers, labels, strict=True)]
-    wrong = [row for row in range(6, len(queries)) if is_wrong[row]][:3]
-    rows = [*range(min(6, len(queries))), *wrong]
-    draw_neighbours(queries[rows], [answers[row] for row in rows], len(wrong), path)
+    n_wrong = (answers.labels != queries.labels[:, None]).sum(axis=1)
+    firsts = first_of_each_label(queries.labels.tolist(), 6)
+    worst = [row for row in np.argsort(-n_wrong, kind="stable").tolist() if n_wrong[row] and row not in firsts][:3]
+    rows = [*firsts, *worst]
+    draw_neighbours(queries[rows], [answers[row] for row in rows], len(worst), path)
     say(f"{path}")
-    say(f"{sum(is_wrong):,} of {plural(len(queries), 'query')} found another label among the 8 nearest: red there.")
+    say(f"{np.count_nonzero(n_wrong):,} of {plural(len(queries), 'query')} found another label among the 8 nearest: red there.")
+
+
+def first_of_each_label(labels: list[Any], n: int) -> list[int]:
+    """Where the first n different labels stand first."""
+    return sorted({label: row for row, label in reversed(list(enumerate(labels)))}.values())[:n]
 
 
 def reopen(out: Path, expected: Hits, label: Any) -> None:

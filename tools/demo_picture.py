@@ -16,7 +16,7 @@ def draw_neighbours(queries: Digits, answers: list[Hits], n_wrong: int, path: Pa
     """A row for each query: its image, then those of its hits (from their data), with label and distance.
 
     Args:
-        n_wrong: How many of the rows were chosen because they have wrong neighbours; they are the last ones.
+        n_wrong: How many of the rows are there because they have the most wrong neighbours; they are the last ones.
     """
     import matplotlib
 
@@ -67,11 +67,11 @@ def titles(figure: Any, n_rows: int, n_wrong: int) -> None:
     """What is to be seen, over the picture and under it."""
     height = n_rows * 1.27 + 1.15
     figure.subplots_adjust(left=0.03, right=0.97, top=1 - 0.95 / height, bottom=0.45 / height, wspace=0.16, hspace=0.36)
-    figure.text(
-        0.03, 1 - 0.33 / height, "Held-out images and their nearest neighbours", fontsize=15, color=INK, weight="bold"
-    )
+    figure.text(0.03, 1 - 0.33 / height, "Held-out images and their nearest neighbours", fontsize=15, color=INK, weight="bold")
     below = "Left: the query. Right: what the store found, closest first; over each its label and its cosine distance."
     figure.text(0.03, 1 - 0.58 / height, below, fontsize=9, color=QUIET)
-    chosen = f"Rows at random, but the last {n_wrong}: chosen because a wrong one is among them. " if n_wrong else ""
-    figure.text(0.03, 0.2 / height, f"{chosen}", fontsize=9, color=QUIET)
+    chosen = "The first query of each of some labels" + (
+        f"; last, the {n_wrong} with the most wrong answers" if n_wrong else ""
+    )
+    figure.text(0.03, 0.2 / height, f"{chosen}.", fontsize=9, color=QUIET)
     figure.text(0.97, 0.2 / height, "■  red: another label than the query's", fontsize=9, color=WRONG, ha="right")

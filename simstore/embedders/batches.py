@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError, InvalidVectorError
 
-__all__ = ["as_batch", "checked_vectors", "pieces"]
+__all__ = ["as_array", "as_batch", "checked_vectors", "fitted", "pieces"]
 
 Batch = NDArray[Any] | list[Any]
 
@@ -61,6 +61,56 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
         elif missing:
             piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
         yield first, count, piece
+
+
+def as_array(piece: Any) -> NDArray[Any]:
+    """A piece of a batch as one array; texts as an object array.
+
+    Raises:
+        InvalidArgumentError: The inputs differ in shape.
+    """
+    if isinstance(piece, np.ndarray):
+        return piece
+    if all(isinstance(item, (str, bytes)) for item in piece):
+        return np.array(piece, object)
+    try:
+        return np.array(piece)
+    except ValueError as err:
+        raise InvalidArgumentError(
+            f"the inputs do not form one array ({err}): give all of them the same shape, or a preprocess function that does"
+        ) from err
+
+
+def fitted(inputs: Any, wanted: Any, name: str) -> Any:
+    """The inputs in the shape that the model takes, as Keras itself fits them: a last axis of 1 comes or goes.
+
+    Raises:
+        InvalidArgumentError: They do not fit.
+    """
+    inputs = inputs if hasattr(inputs, "shape") else as_array(inputs)
+    check_kind(inputs, wanted, name)
+    shape = tuple(wanted.shape)
+    if len(inputs.shape) == len(shape) - 1 and shape[-1] == 1:
+        inputs = inputs[..., None]
+    elif len(inputs.shape) == len(shape) + 1 and inputs.shape[-1] == 1:
+        inputs = inputs[..., 0]
+    pairs = zip(shape[1:], inputs.shape[1:], strict=False)
+    if len(inputs.shape) != len(shape) or any(want not in (None, have) for want, have in pairs):
+        raise InvalidArgumentError(
+            f"the model {name!r} takes inputs of shape {shape[1:]}, and was given some of shape {tuple(inputs.shape[1:])}"
+        )
+    return inputs
+
+
+def check_kind(inputs: Any, wanted: Any, name: str) -> None:
+    """Raises InvalidArgumentError for texts where the model takes numbers, and the other way round."""
+    if not isinstance(inputs, np.ndarray):
+        return  # a tensor, made by a preprocess layer
+    takes_texts, has_numbers = wanted.dtype == "string", inputs.dtype.kind in "biuf"
+    if takes_texts != has_numbers:
+        return
+    given = f"numbers ({inputs.dtype})" if has_numbers else type(inputs.flat[0]).__name__
+    raise InvalidArgumentError(f"the model {name!r} takes {'texts' if takes_texts else 'numbers'}, and was given {given}")
 
 
 def checked_vectors(output: Any, n: int, dim: int, who: str) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.embedders.batches import as_batch, checked_vectors, pieces
+from simstore.embedders.batches import as_array, as_batch, checked_vectors, fitted, pieces
 from simstore.embedders.fingerprint import canonical, fingerprint_of
 from simstore.errors import InvalidArgumentError, SimstoreError
 from simstore.types import EmbedderSpec
@@ -115,9 +115,14 @@ class KerasEmbedder:
         # A copy: keras.applications.*.preprocess_input, for one, works in place on float32.
         return self.preprocess(piece.copy())
 
-    def current_fingerprint(self) -> str:
-        """The fingerprint of what the model is now; another than spec's if it was trained since."""
-        return model_fingerprint(self.model, serialised(self.model), self.preprocess, self._preprocess_config())
+    def check_unchanged(self) -> None:
+        """Raises InvalidArgumentError if the model is another one than when the embedder was made, as by training."""
+        now = model_fingerprint(self.model, serialised(self.model), self.preprocess, self._preprocess_config())
+        if now != self._spec.fingerprint:
+            raise InvalidArgumentError(
+                f"the model {self._spec.name!r} has changed since its KerasEmbedder was made (was it trained? fingerprint "
+                f"{self._spec.fingerprint} then, {now} now): make a new KerasEmbedder of it"
+            )
 
     def known_as(self, fingerprint: str) -> None:
         """Keeps the fingerprint of the file that the model was loaded from; its own may be worded by another Keras."""
@@ -145,7 +150,7 @@ def import_keras() -> Any:
     return keras
 
 
-# -- shapes and inputs -----------------------------------------------------------------------------------------------
+# -- calling ------------------------------------------------------------------------------------------------------------
 
 
 def output_dim(model: Any) -> int:
@@ -162,52 +167,14 @@ def output_dim(model: Any) -> int:
             "make it functional: inputs = keras.Input(shape), keras.Model(inputs, model(inputs))"
         ) from err
     is_single = isinstance(shape, tuple) and not any(isinstance(axis, (tuple, list)) for axis in shape)
+    if is_single and shape[0] is not None and len(model.inputs) == 1:  # a Sequential keeps the size of its first batch
+        shape = tuple(model.compute_output_shape((None, *model.inputs[0].shape[1:])))
     if not is_single or len(shape) != 2 or shape[0] is not None or shape[1] is None:
         raise InvalidArgumentError(
             f"the model {model.name!r} has the output {shape}, not one of shape (None, dim): take the layer that holds "
             "the embedding, keras.Model(model.inputs, layer.output), and pool or flatten it if it has more axes"
         )
     return int(shape[1])
-
-
-def as_array(piece: Any) -> NDArray[Any]:
-    """A piece of a batch as one array; texts as an object array.
-
-    Raises:
-        InvalidArgumentError: The inputs differ in shape.
-    """
-    if isinstance(piece, np.ndarray):
-        return piece
-    if all(isinstance(item, (str, bytes)) for item in piece):
-        return np.array(piece, object)
-    try:
-        return np.array(piece)
-    except ValueError as err:
-        raise InvalidArgumentError(
-            f"the inputs do not form one array ({err}): give all of them the same shape, or a preprocess function that does"
-        ) from err
-
-
-def fitted(inputs: Any, wanted: Any, name: str) -> Any:
-    """The inputs in the shape and type that the model takes, as Keras itself fits them: a last axis of 1 comes or goes.
-
-    Raises:
-        InvalidArgumentError: They do not fit.
-    """
-    shape = tuple(wanted.shape)
-    if len(inputs.shape) == len(shape) - 1 and shape[-1] == 1:
-        inputs = inputs[..., None]
-    elif len(inputs.shape) == len(shape) + 1 and inputs.shape[-1] == 1:
-        inputs = inputs[..., 0]
-    pairs = zip(shape[1:], inputs.shape[1:], strict=False)
-    if len(inputs.shape) != len(shape) or any(want not in (None, have) for want, have in pairs):
-        raise InvalidArgumentError(
-            f"the model {name!r} takes inputs of shape {shape[1:]}, and was given some of shape {tuple(inputs.shape[1:])}"
-        )
-    return inputs
-
-
-# -- calling ---------------------------------------------------------------------------------------------------------
 
 
 def compiled(model: Any) -> Callable[[Any], Any]:
@@ -221,24 +188,30 @@ def compiled(model: Any) -> Callable[[Any], Any]:
     def direct(inputs: Any) -> Any:
         return model(inputs, training=False)
 
-    if keras.config.backend() != "tensorflow" or getattr(model, "run_eagerly", False):
-        return direct
-    import tensorflow as tf
-
+    is_traced = keras.config.backend() == "tensorflow" and not getattr(model, "run_eagerly", False)
     inputs_of_model = getattr(model, "inputs", None) or []
     if len(inputs_of_model) != 1:
-        graph: Callable[[Any], Any] = tf.function(direct, autograph=False, reduce_retracing=True)
-        return graph
-    wanted = tf.TensorSpec(inputs_of_model[0].shape, inputs_of_model[0].dtype)
-    graph = tf.function(direct, input_signature=[wanted], autograph=False)
+        return traced(direct, None) if is_traced else direct
+    wanted = inputs_of_model[0]
+    run = traced(direct, wanted) if is_traced else direct
 
     def call(inputs: Any) -> Any:
-        if not hasattr(inputs, "shape"):
-            inputs = as_array(inputs)
-        inputs = fitted(inputs, wanted, model.name)
-        return graph(keras.ops.convert_to_tensor(inputs, dtype=inputs_of_model[0].dtype))
+        return run(keras.ops.convert_to_tensor(fitted(inputs, wanted, model.name), dtype=wanted.dtype))
 
     return call
+
+
+def traced(direct: Callable[[Any], Any], wanted: Any) -> Callable[[Any], Any]:
+    """A TensorFlow graph of a function; with what it wants known, one graph for batches of every size."""
+    import tensorflow as tf
+
+    if wanted is None:
+        anything: Callable[[Any], Any] = tf.function(direct, autograph=False, reduce_retracing=True)
+        return anything
+    one: Callable[[Any], Any] = tf.function(
+        direct, input_signature=[tf.TensorSpec((None, *wanted.shape[1:]), wanted.dtype)], autograph=False
+    )
+    return one
 
 
 # -- fingerprints ----------------------------------------------------------------------------------------------------

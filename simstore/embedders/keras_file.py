@@ -26,10 +26,7 @@ def saved_bytes(embedder: KerasEmbedder) -> bytes:
         InvalidArgumentError: The model cannot be saved, or has changed since the embedder was made.
     """
     name = embedder.spec.name
-    if embedder.current_fingerprint() != embedder.spec.fingerprint:
-        raise InvalidArgumentError(
-            f"the model {name!r} has changed since its KerasEmbedder was made (was it trained?): make a new KerasEmbedder of it"
-        )
+    embedder.check_unchanged()
     with tempfile.TemporaryDirectory(prefix="simstore-") as directory:
         path = Path(directory) / "model.keras"
         try:

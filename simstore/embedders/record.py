@@ -21,7 +21,7 @@ def to_record(embedder: Embedder) -> dict[str, Any]:
         name of what runs before the model, or None) and saved (whether model_bytes has a model to keep in the store).
 
     Raises:
-        InvalidArgumentError: It is no embedder.
+        InvalidArgumentError: It is no embedder, or its model has changed since it was made.
     """
     if isinstance(embedder, SavedEmbedder):
         return dict(embedder.record)
@@ -31,6 +31,7 @@ def to_record(embedder: Embedder) -> dict[str, Any]:
     if isinstance(embedder, FunctionEmbedder):
         record["kind"] = "function"
     elif isinstance(embedder, KerasEmbedder):
+        embedder.check_unchanged()
         record |= {"kind": "keras", "batch_size": embedder.batch_size, "preprocess": embedder.preprocess_name}
         record["saved"] = embedder.is_saveable
     return record

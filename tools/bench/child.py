@@ -4,6 +4,7 @@ It imports nothing but what its task is measured for.
 """
 
 import sys
+from collections.abc import Callable
 
 _K = 10
 
@@ -11,7 +12,7 @@ _K = 10
 def main() -> None:
     """Runs one task, named by the first argument."""
     task, *args = sys.argv[1:]
-    kept = {"numpy": _numpy, "import": _import, "hnswlib": _hnswlib, "open": _open, "read": _read}[task](*args)
+    kept = _TASKS[task](*args)
     print("ready", flush=True)
     sys.stdin.readline()  # whoever measures has measured
     del kept
@@ -42,13 +43,13 @@ def _hnswlib(path: str, metric: str, query_path: str) -> object:
     return index, index.knn_query(query, _K, num_threads=1)
 
 
-def _open(path: str, mode: str, query_path: str) -> object:
+def _open(path: str, query_path: str) -> object:
     import numpy as np
 
     import simstore
 
     query = np.load(query_path)[0]
-    store = simstore.open(path, mode=mode)
+    store = simstore.open(path)
     hits = store.search(query, _K, ef=64)
     return store, list(hits)
 
@@ -66,6 +67,14 @@ def _read(path: str, query_path: str, n_gets: str) -> object:
         store.get(key)
     return store
 
+
+_TASKS: dict[str, Callable[..., object]] = {
+    "numpy": _numpy,
+    "import": _import,
+    "hnswlib": _hnswlib,
+    "open": _open,
+    "read": _read,
+}
 
 if __name__ == "__main__":
     main()

@@ -96,9 +96,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     args["data"] = args["data"] or _USUAL_DATA[args["command"]]
     unknown = set(args["only"]) - set(CASES[args["command"]])
     if unknown:
-        parser.error(
-            f"--only {', '.join(unknown)}: {args['command']} has the cases {', '.join(CASES[args['command']])}"
-        )
+        parser.error(f"--only {', '.join(unknown)}: {args['command']} has the cases {', '.join(CASES[args['command']])}")
     return Settings(**args)
 
 
@@ -109,9 +107,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--queries", type=_count, default=1_000, help="how many queries (default: 1000)")
     group.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
     mnist, fashion = ROOT.parent / "shared" / "data" / "mnist.npz", Path("/usr/share/datasets/fashion-mnist")
-    group.add_argument(
-        "--mnist", type=Path, default=mnist, metavar="PATH", help="mnist.npz (default: beside the repository)"
-    )
+    group.add_argument("--mnist", type=Path, default=mnist, metavar="PATH", help="mnist.npz (default: beside the repository)")
     group.add_argument("--fashion", type=Path, default=fashion, metavar="DIR", help="default: where Debian puts it")
 
 
@@ -124,12 +120,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--out", type=Path, default=ROOT / "bench-out", metavar="DIR", help="for JSON and cache (default: bench-out)"
     )
-    group.add_argument(
-        "--workdir", type=Path, metavar="DIR", help="where stores are made (default: the system's temp folder)"
-    )
-    group.add_argument(
-        "--keep", action="store_true", help="keep the stores, and use those an earlier --keep left there"
-    )
+    group.add_argument("--workdir", type=Path, metavar="DIR", help="where stores are made (default: the system's temp folder)")
+    group.add_argument("--keep", action="store_true", help="keep the stores, and use those an earlier --keep left there")
 
 
 def _add_case_options(parser: argparse.ArgumentParser) -> None:

@@ -1,5 +1,6 @@
 """What a store must bear without becoming slow or blind: unfolded writes, copies, turnover."""
 
+import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -16,16 +17,18 @@ from bench.search import search_each
 from bench.settings import K
 from bench.stores import copy_store, fill, found_by_store, new_store
 from bench.timing import interleave
-from bench.truth import Truth, exact_truth
+from bench.truth import Truth, exact_truth, smallest_ef
 
 __all__ = ["copies_case", "is_found", "tail_case", "turnover_case"]
 
 Vectors = NDArray[np.float32]
 
 _REPEATS = 9
+_LATENCY_REPEATS = 5
 _EF = 64
 _EXACT = 1e-6
 _TURNOVERS = 3
+_FOLD_S = 20.0
 _ROUNDS_PER_TURNOVER = 10
 
 
@@ -68,9 +71,7 @@ def copies_case(context: Context) -> Iterator[Row]:
     """Many copies of one vector: the others must still be found."""
     s, base = context.settings, context.dataset.base
     n = min(s.copies, len(base) - 1)
-    others = Dataset(
-        "copies", context.dataset.metric, np.vstack([base[:n], np.repeat(base[n : n + 1], n, axis=0)]), base[:n]
-    )
+    others = Dataset("copies", context.dataset.metric, np.vstack([base[:n], np.repeat(base[n : n + 1], n, axis=0)]), base[:n])
     order = np.random.default_rng(s.seed).permutation(2 * n)
     mixed = Dataset(others.name, others.metric, others.base[order], base[:n])
     own = np.argsort(order)[:n]  # the row of each of the others
@@ -88,23 +89,34 @@ def turnover_case(context: Context) -> Iterator[Row]:
     """Recall after every item was replaced three times, beside a fresh build of what is there now."""
     s = context.settings
     n = min(s.turnover_n, len(context.dataset.base) // (_TURNOVERS + 1))
-    live = context.dataset.part(slice(_TURNOVERS * n, (_TURNOVERS + 1) * n))
+    first = _TURNOVERS * n
+    live = context.dataset.part(slice(first, first + n))
     truth = exact_truth(live)
-    with new_store(context.fresh("fresh.sim"), live, s) as store, progress("a fresh build"):
-        fill(store, live.base, first_key=_TURNOVERS * n)
-        store.optimize()
-        fresh = _recall(store, truth, _TURNOVERS * n)
-    with new_store(context.fresh("turned.sim"), live, s) as store:
-        _turn_over(store, context.dataset, n)
-        turned = _recall(store, truth, _TURNOVERS * n)
-        state = _state(store)
+    with new_store(context.fresh("fresh.sim"), live, s) as fresh, new_store(context.fresh("turned.sim"), live, s) as turned:
+        with progress("a fresh build"):
+            fill(fresh, live.base, first_key=first)
+            fresh.optimize()
+            ef = smallest_ef(lambda ef: _recall(fresh, truth, first, ef))
+        _turn_over(turned, context.dataset, n)
+        yield from _beside(f"three turnovers of {n:,} items", turned, fresh, truth, first, ef)
         with progress("optimize after the turnovers"):
-            store.optimize()
-        optimized = _recall(store, truth, _TURNOVERS * n)
-    note = f"recall {turned:.4f}, fresh {fresh:.4f} at ef {_EF}; {state}"
-    yield Row(f"three turnovers of {n:,} items: recall", turned - fresh, "", note, at_least(-0.005))
-    note = f"recall {optimized:.4f}, fresh {fresh:.4f} at ef {_EF}"
-    yield Row("  and after optimize()", optimized - fresh, "", note, at_least(-0.005))
+            turned.optimize()
+        yield from _beside("  and after optimize()", turned, fresh, truth, first, ef)
+
+
+def _beside(what: str, turned: simstore.Store, fresh: simstore.Store, truth: Truth, first_key: int, ef: int) -> Iterator[Row]:
+    """Recall and latency of a store that was turned over, and of a fresh one."""
+    info = turned.info()
+    state = f"{info.n_segments} segments, {info.n_dead:,} dead rows, {info.n_tail:,} in the tail"
+    ours, theirs = _recall(turned, truth, first_key, ef), _recall(fresh, truth, first_key, ef)
+    note = f"recall {ours:.4f}, fresh {theirs:.4f} at ef {ef}; {state}"
+    yield Row(f"{what}: recall", ours - theirs, "", note, at_least(-0.005))
+    queries = truth.dataset.queries
+    ratio = interleave(
+        partial(search_each, turned, queries, ef), partial(search_each, fresh, queries, ef), repeats=_LATENCY_REPEATS
+    )
+    note = f"{ratio.first_s / len(queries) * 1e6:.0f} µs a query, fresh {ratio.second_s / len(queries) * 1e6:.0f} µs"
+    yield row_of("  its latency, to a fresh build's", ratio, note)
 
 
 def _turn_over(store: simstore.Store, dataset: Dataset, n: int) -> None:
@@ -118,14 +130,18 @@ def _turn_over(store: simstore.Store, dataset: Dataset, n: int) -> None:
             store.delete(list(range(start - n, stop - n)))
             fill(store, dataset.base[start:stop], first_key=start)
             search_each(store, dataset.queries[:50], _EF)
+            _wait_for_fold(store, dataset.queries[0], n // 5)
             step(stop)
 
 
-def _state(store: simstore.Store) -> str:
-    info = store.info()
-    return f"{info.n_segments} segments, {info.n_dead:,} dead rows, {info.n_tail:,} in the tail"
+def _wait_for_fold(store: simstore.Store, query: Vectors, most: int) -> None:
+    """Searches until the background has folded the tail down to so many rows: else all stays tail, which is exact."""
+    deadline = time.monotonic() + _FOLD_S
+    while store.info().n_tail > most and time.monotonic() < deadline:
+        store.search(query, K)
+        time.sleep(0.01)
 
 
-def _recall(store: simstore.Store, truth: Truth, first_key: int) -> float:
-    keys = found_by_store(store, truth.dataset.queries, _EF)
+def _recall(store: simstore.Store, truth: Truth, first_key: int, ef: int) -> float:
+    keys = found_by_store(store, truth.dataset.queries, ef)
     return truth.recall(np.where(keys < first_key, -1, keys - first_key))

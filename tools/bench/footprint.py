@@ -29,9 +29,7 @@ def size_case(context: Context) -> Iterator[Row]:
     path = context.store_of(Dataset("clustered", "l2", base, queries))
     size = disk_size(path)
     graphs = disk_size(path / "segments").allocated
-    tables = ", ".join(
-        f"{name} {table.pages / _MB:.1f}" for name, table in table_sizes(path).items() if table.pages > _MB / 10
-    )
+    tables = ", ".join(f"{name} {table.pages / _MB:.1f}" for name, table in table_sizes(path).items() if table.pages > _MB / 10)
     note = f"{base.nbytes / _MB:.1f} MB raw; graphs {graphs / _MB:.1f} MB; tables in MB: {tables}"
     for how, taken in (("allocated", size.allocated), ("apparent", size.apparent)):
         yield Row(f"size on disk, {how}: {n:,} x {base.shape[1]}", taken / base.nbytes, "x", note, at_most(2.6))
@@ -52,8 +50,8 @@ def open_case(context: Context) -> Iterator[Row]:
     np.save(query, context.dataset.queries[:1])
     tasks: list[Task] = [
         _NUMPY,
-        ("open", str(context.store_path), "a", query),
-        ("open", str(context.store_of(small)), "a", query),
+        ("open", str(context.store_path), query),
+        ("open", str(context.store_of(small)), query),
         ("hnswlib", str(context.hnsw_path), context.dataset.metric, query),
     ]
     with progress("opens in new processes"):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 import simstore
 from bench.context import Context
+from bench.datasets import near
 from bench.peers import found_by_hnsw
 from bench.report import Row, Target, at_least, row_of
 from bench.settings import THREADS, K
@@ -24,12 +25,12 @@ _EFS = (10, 32, 64, 128, 256)
 
 def columns_case(context: Context) -> Iterator[Row]:
     """One query at a time, one thread: keys and distances."""
-    yield _against_hnsw(context, "search: keys + distances, 1 thread", search_each, at_least(1.0))
+    yield from _against_hnsw(context, "search: keys + distances, 1 thread", search_each, at_least(1.0))
 
 
 def full_hits_case(context: Context) -> Iterator[Row]:
     """The same, with every Hit made: label and data."""
-    yield _against_hnsw(context, "search: full hits, 1 thread", _hit_each, at_least(0.7))
+    yield from _against_hnsw(context, "search: full hits, 1 thread", _hit_each, at_least(0.7))
 
 
 def batch_case(context: Context) -> Iterator[Row]:
@@ -90,20 +91,28 @@ def _hnsw_each(context: Context, queries: Queries) -> None:
 
 def _against_hnsw(
     context: Context, case: str, search: Callable[[simstore.Store, Queries, int], None], target: Target
-) -> Row:
-    queries = context.dataset.queries
-    ours, theirs = context.efs
+) -> Iterator[Row]:
+    """With the same queries again and again; then with new ones each time, so that no cache has their answers."""
+    queries, (ours, theirs) = context.dataset.queries, context.efs
+    seeds = range(context.settings.seed + 100, context.settings.seed + 100 + _repeats(context))
     with simstore.open(context.store_path, mode="r") as store:
-        context.hnsw.set_ef(theirs)
-        ratio = interleave(
-            partial(_hnsw_each, context, queries), partial(search, store, queries, ours), repeats=_repeats(context)
+        recalls = (
+            context.truth.recall(found_by_store(store, queries, ours)),
+            context.truth.recall(found_by_hnsw(context.hnsw, queries, theirs)),
         )
-        recalls = [
-            context.truth.recall(found)
-            for found in (found_by_store(store, queries, ours), found_by_hnsw(context.hnsw, queries, theirs))
-        ]
-    note = _note(ratio, len(queries), ours, theirs) + "; recall {:.4f} and {:.4f}".format(*recalls)
-    return row_of(case, ratio, note, target)
+        again, new = (
+            _in_turns(context, lambda queries: search(store, queries, ours), sets)
+            for sets in ([queries] * len(seeds), [near(context.dataset.base, len(queries), seed) for seed in seeds])
+        )
+    recall = "; recall {:.4f} and {:.4f}".format(*recalls)
+    yield row_of(case, again, _note(again, len(queries), ours, theirs) + recall, target)
+    yield row_of("  the same with new queries each time", new, _note(new, len(queries), ours, theirs), target)
+
+
+def _in_turns(context: Context, search: Callable[[Queries], None], sets: list[Queries]) -> Ratio:
+    """hnswlib and simstore, each over one set of queries after the other."""
+    theirs, ours = iter(sets), iter(sets)
+    return interleave(lambda: _hnsw_each(context, next(theirs)), lambda: search(next(ours)), repeats=len(sets))
 
 
 def _note(ratio: Ratio, n: int, ours: int, theirs: int) -> str:

@@ -70,9 +70,7 @@ def copy_store(source: Path, target: Path) -> Path:
     return target
 
 
-def found_by_store(
-    store: simstore.Store, queries: NDArray[np.float32], ef: int | None, k: int = K
-) -> NDArray[np.int64]:
+def found_by_store(store: simstore.Store, queries: NDArray[np.float32], ef: int | None, k: int = K) -> NDArray[np.int64]:
     """Keys int64 [n_queries, k], one query at a time; -1 where there are fewer."""
     found = np.full((len(queries), k), -1, np.int64)
     for row, query in zip(found, queries, strict=True):
@@ -92,6 +90,4 @@ class DiskSize:
 def disk_size(path: Path) -> DiskSize:
     """The size of all files under a path."""
     stats = [file.stat() for file in path.rglob("*") if file.is_file()]
-    return DiskSize(
-        sum(s.st_size for s in stats), sum(getattr(s, "st_blocks", -(-s.st_size // 512)) * 512 for s in stats)
-    )
+    return DiskSize(sum(s.st_size for s in stats), sum(getattr(s, "st_blocks", -(-s.st_size // 512)) * 512 for s in stats))
