@@ -276,6 +276,7 @@ cdef class Graph:
     cdef const uint32_t[::1] orphans
     cdef uint8_t[::1] block_states
     cdef uint8_t *blocks
+    cdef bint is_trusted
     cdef const unsigned char *base
     cdef uint64_t *has_copies
     cdef size_t n, dim, M, M0, node_bytes, vector_at, row_at
@@ -306,6 +307,7 @@ cdef class Graph:
         self.first_row, self.last_row = first_row, last_row
         self.block_states = blocks
         self.blocks = NULL if blocks is None else &blocks[0]
+        self.is_trusted = blocks is None
         self.copy_nodes, self.copy_starts, self.copy_rows, self.orphans = copy_nodes, copy_starts, copy_rows, orphans
         if orphans is not None:
             for i in range(orphans.shape[0]):
@@ -329,14 +331,14 @@ cdef class Graph:
 
     def trust(self):
         """Every block has been compared with its checksum: stop looking."""
-        self.blocks = NULL
+        self.is_trusted = True  # blocks stays: another thread may be reading it
 
     # -- reading, with every bound checked --
 
     cdef inline const unsigned char *node(self, uint32_t node, int *flags) noexcept nogil:
         """The node's record. The caller has checked node < n."""
         cdef size_t at = _HEADER + <size_t>node * self.node_bytes
-        if self.blocks != NULL:
+        if not self.is_trusted:
             self.check_blocks(at, self.node_bytes, flags)
         return self.base + at
 
@@ -397,7 +399,7 @@ cdef class Graph:
         cdef const float *vectors[_BATCH]
         cdef size_t i
         for i in range(count):
-            if self.blocks != NULL:
+            if not self.is_trusted:
                 self.node(nodes[i], flags)
             vectors[i] = self.vector(nodes[i])
         self.distances(query, vectors, count, self.dim, bound, out)

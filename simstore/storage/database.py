@@ -118,6 +118,8 @@ class Database:
                 row = None
                 if cursor.set_key(key) and cursor.last_dup():
                     newest = cursor.value()
+                    if len(newest) != len(row_key(0)):
+                        raise CorruptStoreError(f"the entry of key {key!r} is damaged: store.check() lists what else is")
                     if txn.get(newest, db=self._tombstones) is None:
                         row = int.from_bytes(newest, "big")
                 found.append(row)

@@ -94,10 +94,13 @@ def _short(value: Any) -> str:
 
 def decode_key(encoded: bytes) -> Key:
     """The key or label of its bytes."""
-    if encoded[:1] == b"s":
-        return encoded[1:].decode("utf-8", "surrogatepass")
-    if encoded[:1] == b"i" and len(encoded) > 1:
-        return _decode_int(encoded[1:])
+    try:
+        if encoded[:1] == b"s":
+            return encoded[1:].decode("utf-8", "surrogatepass")
+        if encoded[:1] == b"i" and len(encoded) > 1:
+            return _decode_int(encoded[1:])
+    except UnicodeDecodeError:
+        pass
     raise CorruptStoreError(f"{encoded!r} is no encoded key: the store is damaged; store.check() lists what else is")
 
 

@@ -5,8 +5,8 @@ import os
 import struct
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -199,6 +199,15 @@ class Environment:
         """A read transaction for a with-statement: it sees one state, whatever is written beside it."""
         self.check_usable()
         return self._begin(False)
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """Like read, with LMDB's errors translated; ``read`` is for where a microsecond counts."""
+        try:
+            with self.read() as transaction:
+                yield transaction
+        except lmdb.Error as err:
+            raise translate(err) from err
 
     def _begin(self, write: bool) -> AbstractContextManager[Transaction]:
         if self._gate is None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from simstore.errors import CorruptStoreError
+
 __all__ = ["Alive"]
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -34,6 +36,11 @@ class Alive:
     def without(self, rows: Iterable[int], n_rows: int) -> "Alive":
         """This bitmap, for n_rows rows, with more rows buried."""
         dead = np.fromiter(rows, np.uint64)
+        if len(dead) and int(dead.max()) >= n_rows:
+            raise CorruptStoreError(
+                f"row {int(dead.max())} was deleted but does not exist: store.check() lists what else is damaged; restore the store "
+                "from a backup"
+            )
         short = n_rows // 64 + 1 - len(self.words)
         if not len(dead) and short <= 0:
             return self

@@ -13,6 +13,7 @@ from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import created_seq_of, read_item, unsealed
 from simstore.store.bitmap import Alive
+from simstore.store.opening import model_path
 from simstore.store.view import open_segment
 from simstore.types import Problem
 
@@ -26,13 +27,28 @@ _CHUNK = 4096
 def check_store(environment: Environment, database: Database, files: Files, directory: Path) -> list[Problem]:
     """All problems found; an empty list if the store is sound."""
     problems = [Problem("data.mdb", text, "restore the store from a backup") for text in structural_problems(directory)]
-    with environment.read() as txn:
-        for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments):
-            try:
+    if problems:  # walking damaged pages can kill the process
+        return [
+            *problems,
+            Problem("data.mdb", "nothing else was looked at, since pages are damaged", "restore the store from a backup"),
+        ]
+    for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments, _check_embedder):
+        try:
+            with environment.reading() as txn:
                 problems.extend(part(txn, database, files, directory))
-            except SimstoreError as err:
-                problems.append(Problem(part.__name__.removeprefix("_check_"), str(err), _RESTORE))
+        except SimstoreError as err:
+            problems.append(Problem(part.__name__.removeprefix("_check_"), str(err), _RESTORE))
     return problems
+
+
+def _check_embedder(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    record = database.schema(txn).embedder
+    if record is not None and record.get("saved") and files.size(model_path(directory, record)) <= 0:
+        yield Problem(
+            "embedder",
+            f"the model's file {model_path(directory, record).name} is missing or empty",
+            "open the store with embedder=…",
+        )
 
 
 def _alive(txn: Transaction, database: Database, state: State) -> Alive:

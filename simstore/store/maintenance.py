@@ -176,7 +176,7 @@ class Maintenance:
                 return
             try:
                 self.run()
-            except (SimstoreError, OSError, MemoryError) as err:
+            except Exception as err:  # whatever it is, the thread goes on: the store works without it
                 log.warning("simstore: maintenance put off: %s", err)
 
     def stop(self) -> None:
@@ -196,6 +196,8 @@ class Maintenance:
         Raises:
             StorageFullError, StorageError, BuildError: A job failed; search goes on without it.
         """
+        if everything:
+            self._drop_damaged()
         while not (stoppable and self._stop.is_set()):
             with self._work:
                 view = self._view()
@@ -210,8 +212,17 @@ class Maintenance:
                 if not done:
                     return
 
+    def _drop_damaged(self) -> None:
+        """Compares each segment's file, as it lies there now, with its checksums; what differs is rebuilt."""
+        for segment in (view := self._view()).segments:
+            record = view.record_of(segment)
+            try:
+                open_segment(self._files, self._directory / record.file, record).verify()
+            except CorruptStoreError:
+                view = self._views.without(view, segment)
+
     def _view(self) -> View:
-        with self._environment.read() as txn:
+        with self._environment.reading() as txn:
             return self._views.current(txn)
 
     def _do(self, view: View, job: Job, progress: Progress | None, stoppable: bool) -> bool:
@@ -258,7 +269,7 @@ class Maintenance:
             first = int(rows[at])
             stop = first + step
             end = int(np.searchsorted(rows, stop))
-            with self._environment.read() as txn:
+            with self._environment.reading() as txn:
                 last = int(rows[end - 1]) + 1
                 part = read_prepared(self._database, txn, view, first, last)
             out[at:end] = part[(rows[at:end] - np.uint64(first)).astype(np.int64)]

@@ -82,19 +82,13 @@ class Searcher:
 
     def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
         """The answers to prepared queries [n, dim], all of one state."""
-        try:
-            with self._environment.read() as txn:
-                view = self._views.current(txn)
-                loose = self._views.loose(txn, view)
-        except EngineError as err:
-            raise translate(err) from err
+        with self._environment.reading() as txn:
+            view = self._views.current(txn)
+            loose = self._views.loose(txn, view)
 
         def work(chunk: NDArray[np.float32]) -> BatchHits:
-            try:
-                with self._environment.read() as txn:
-                    return self._batch(txn, view, loose, chunk, request)
-            except EngineError as err:
-                raise translate(err) from err
+            with self._environment.reading() as txn:
+                return self._batch(txn, view, loose, chunk, request)
 
         chunks = [queries[at : at + _CHUNK] for at in range(0, max(len(queries), 1), _CHUNK)]
         parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)

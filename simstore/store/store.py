@@ -22,7 +22,7 @@ from simstore.errors import (
 )
 from simstore.index import prepared
 from simstore.metrics import METRICS
-from simstore.storage import DATA_FILE, EngineError, Files, LocalFiles, translate
+from simstore.storage import DATA_FILE, Files, LocalFiles
 from simstore.storage.encoding import decode_key, encode_key
 from simstore.storage.records import read_item
 from simstore.store import arguments, opening
@@ -131,11 +131,14 @@ class Store:
             M=None if isinstance(M, _DefaultInt) else M,
             ef_construction=None if isinstance(ef_construction, _DefaultInt) else ef_construction,
         )
-        opened = opening.open_directory(_path(path), mode, settings, files, map_size=map_size)
+        directory = _path(path)
+        creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
+        content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
+        opened = opening.open_directory(directory, mode, settings, files, map_size=map_size)
         try:
             schema = opened.schema
             if schema.embedder is None and embedder is not None and record is not None and mode != "r":
-                opening.save_embedder(opened, files, record, model_bytes(embedder))
+                opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
             elif schema.embedder is not None and embedder is None:
                 embedder = from_record(schema.embedder, opening.model_path(opened.path, schema.embedder))
             elif schema.embedder is not None and embedder is not None:
@@ -256,16 +259,12 @@ class Store:
     def get_many(self, keys: Iterable[Key]) -> list[Item | None]:
         """The items of keys, None for a key that is not in the store."""
         checked = arguments.keys_of(keys, unique=False)
-        try:
-            with self._environment.read() as txn:
-                view = self._views.current(txn)
-                rows = self._database.live_rows(txn, checked.encoded)
-                return [
-                    None if row is None else self._item(txn, view, row, key)
-                    for row, key in zip(rows, checked.plain, strict=True)
-                ]
-        except EngineError as err:
-            raise translate(err) from err
+        with self._environment.reading() as txn:
+            view = self._views.current(txn)
+            rows = self._database.live_rows(txn, checked.encoded)
+            return [
+                None if row is None else self._item(txn, view, row, key) for row, key in zip(rows, checked.plain, strict=True)
+            ]
 
     def _item(self, txn: Any, view: View, row: int, expected: Key | None = None) -> Item:
         key, label, data = read_item(self._database.item(txn, row), row)
@@ -278,7 +277,7 @@ class Store:
             encoded = encode_key(key)
         except InvalidKeyError:
             return False
-        with self._environment.read() as txn:
+        with self._environment.reading() as txn:
             return self._database.live_rows(txn, [encoded])[0] is not None
 
     def __len__(self) -> int:
@@ -294,7 +293,7 @@ class Store:
         def items() -> Iterator[Item]:
             for first in range(0, view.state.next_row, _SCAN_CHUNK):
                 rows = view.alive.rows(first, min(first + _SCAN_CHUNK, view.state.next_row))
-                with self._environment.read() as txn:
+                with self._environment.reading() as txn:
                     chunk = [self._item(txn, view, row) for row in rows.tolist()]
                 yield from chunk
 
@@ -302,12 +301,15 @@ class Store:
 
     def labels(self) -> dict[Label, int]:
         """How many items each label has; None counts those without one."""
-        with self._environment.read() as txn:
+        with self._environment.reading() as txn:
             view = self._views.current(txn)
-            counts: dict[Label, int] = {
-                decode_key(name): int(np.count_nonzero(view.alive.of_rows(rows)))
-                for name, rows in self._database.postings(txn, "labels")
-            }
+            counts: dict[Label, int] = {}
+            for name, rows in self._database.postings(txn, "labels"):
+                if int(rows.max()) >= view.state.next_row:
+                    raise CorruptStoreError(
+                        f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
+                    )
+                counts[decode_key(name)] = int(np.count_nonzero(view.alive.of_rows(rows)))
         counts[None] = view.state.n_live - sum(counts.values())
         return {label: count for label, count in counts.items() if count}
 
@@ -336,11 +338,8 @@ class Store:
         )
 
     def _view(self) -> View:
-        try:
-            with self._environment.read() as txn:
-                return self._views.current(txn)
-        except EngineError as err:
-            raise translate(err) from err
+        with self._environment.reading() as txn:
+            return self._views.current(txn)
 
     # -- searching ---------------------------------------------------------------------------------------------------
 
