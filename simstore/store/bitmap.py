@@ -38,8 +38,8 @@ class Alive:
         dead = np.fromiter(rows, np.uint64)
         if len(dead) and int(dead.max()) >= n_rows:
             raise CorruptStoreError(
-                f"row {int(dead.max())} was deleted but does not exist: store.check() lists what else is damaged; restore the store "
-                "from a backup"
+                f"row {int(dead.max())} was deleted but does not exist: store.check() lists what else is damaged; restore the "
+                "store from a backup"
             )
         short = n_rows // 64 + 1 - len(self.words)
         if not len(dead) and short <= 0:

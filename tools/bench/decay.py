@@ -28,6 +28,7 @@ _LATENCY_REPEATS = 5
 _EF = 64
 _EXACT = 1e-6
 _TURNOVERS = 3
+_LONG_TAIL = 5_000
 _FOLD_S = 20.0
 _ROUNDS_PER_TURNOVER = 10
 
@@ -130,14 +131,14 @@ def _turn_over(store: simstore.Store, dataset: Dataset, n: int) -> None:
             store.delete(list(range(start - n, stop - n)))
             fill(store, dataset.base[start:stop], first_key=start)
             search_each(store, dataset.queries[:50], _EF)
-            _wait_for_fold(store, dataset.queries[0], n // 5)
+            _wait_for_fold(store, dataset.queries[0])
             step(stop)
 
 
-def _wait_for_fold(store: simstore.Store, query: Vectors, most: int) -> None:
-    """Searches until the background has folded the tail down to so many rows: else all stays tail, which is exact."""
+def _wait_for_fold(store: simstore.Store, query: Vectors) -> None:
+    """Searches until the background has folded a long tail: else all stays tail, which is exact."""
     deadline = time.monotonic() + _FOLD_S
-    while store.info().n_tail > most and time.monotonic() < deadline:
+    while store.info().n_tail > _LONG_TAIL and time.monotonic() < deadline:
         store.search(query, K)
         time.sleep(0.01)
 
