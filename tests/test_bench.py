@@ -26,6 +26,8 @@ TINY = (
     "--small-n 200 --readers 2 --searches 5"
 ).split()
 
+pytestmark = pytest.mark.slow  # timings of tiny data under load decide nothing
+
 
 def small(metric: str, n: int = 300, dim: int = 5) -> Dataset:
     base, queries = clustered(n, 7, seed=3, dim=dim)
