@@ -1,4 +1,4 @@
-"""kill -9 at every step, at every line, and at random: what was acknowledged is there, what was not is there wholly or not at all."""
+"""kill -9 at every step, at lines, at random: what was acknowledged is there, what was not is there wholly or not at all."""
 
 import ast
 import os
@@ -128,7 +128,7 @@ def test_killed_at_many_lines_of_writing_and_publishing(server: Server, tmp_path
 
 
 def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[int, int]:
-    """Kills a mixed load n times, in stores that go on from kill to kill; returns how many calls were acknowledged or pending."""
+    """Kills a mixed load n times, in stores that live on; returns how many calls were acknowledged, and how many pending."""
     rnd = random.Random(seed)
     path, model = directory / "0.sim", Model()
     n_calls = n_pending = 0

@@ -17,8 +17,8 @@ Nodes = dict[str, int]
 class LossyFiles(LocalFiles):
     """LocalFiles that keeps account of what has been synced, and makes images of what a crash may leave.
 
-    Contents not synced are whole, cut off, zeroed or empty after a crash. A name made, changed or removed in a directory that was not
-    synced after it is as it was, or as it is. LMDB syncs its own file, so that data.mdb is whole wherever its name is.
+    Contents not synced are whole, cut off, zeroed or empty after a crash. A name made, changed or removed in a directory that
+    was not synced after it is as it was, or as it is. LMDB syncs its own file: data.mdb is whole wherever its name is.
 
     Args:
         root: The store's directory; it may not exist yet.

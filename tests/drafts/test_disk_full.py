@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,12 @@ from simstore.store import maintenance
 
 
 class FullFiles(LocalFiles):
-    """LocalFiles whose n-th operation, and all after it until there is space again, find no space."""
+    """LocalFiles whose n-th operation, and all after it until there is space again, find no space.
+
+    Args:
+        n: How many operations find space; all if None.
+        how: What a write without space does: it "refuses", no "quota" is left, it writes half ("short"), or that and says so.
+    """
 
     def __init__(self, n: int | None, how: str = "refuses") -> None:
         self.left, self.how, self.count = n, how, 0
@@ -47,6 +53,8 @@ class FullFiles(LocalFiles):
             return super().write(path, chunks)
         content = b"".join(bytes(memoryview(chunk).cast("B")) for chunk in chunks)
         size = super().write(path, [content[: len(content) // 2]])
+        if self.how.startswith("short"):
+            self.free()  # all that follows finds space
         if self.how == "short":  # what hnswlib's save_index would do: half of it is there, and nobody is told
             return len(content)
         if self.how == "short, told":
@@ -98,15 +106,23 @@ def assert_sound(path: Path, store: Store, model: Model) -> None:
     assert store.check() == []
 
 
+def says_what_to_do(err: Exception) -> None:
+    assert "free some space and call again" in str(err), err
+
+
+def says_how_much_is_there(err: Exception, how: str) -> None:
+    assert how.startswith("short") and "bytes on disk where" in str(err), err
+
+
 def fails_clearly(work: Callable[[], object], how: str) -> bool:
     """Whether the work failed; that it did so clearly."""
     try:
         work()
         return False
     except StorageFullError as err:
-        assert "free some space and call again" in str(err)
+        says_what_to_do(err)
     except StorageError as err:
-        assert how.startswith("short") and "bytes on disk where" in str(err)
+        says_how_much_is_there(err, how)
     return True
 
 
@@ -123,6 +139,8 @@ def test_while_a_store_is_made(tmp_path: Path, how: str) -> None:
             assert_sound(path, store, filled(store, folded=False))
         n += 1
     assert n >= 6
+    with open_with(path, LocalFiles()) as store:
+        assert_sound(path, store, {})
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["fold", "merge"])
@@ -195,8 +213,6 @@ def test_the_background_thread_goes_on_when_there_is_space(tmp_path: Path) -> No
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    import time
-
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -250,7 +266,7 @@ def limit_on_writes(directory: str) -> None:
                         break
                     except StorageFullError as err:
                         n_failed[op["kind"]] += 1
-                        assert "free some space and call again" in str(err), err
+                        says_what_to_do(err)
                 assert_holds(store, model)
             else:
                 call(store, op)
@@ -275,7 +291,7 @@ def limit_on_publishing(directory: str) -> None:
                 break
             except StorageFullError as err:
                 failed += 1
-                assert "free some space and call again" in str(err), err
+                says_what_to_do(err)
         assert_sound(path, store, model)
     assert failed > 3
     assert_sound(path, store, model)
@@ -291,7 +307,7 @@ def limit_on_making(directory: str) -> None:
                 open_with(path, LocalFiles()).close()
             except StorageFullError as err:
                 failed += 1
-                assert "free some space and call again" in str(err), err
+                says_what_to_do(err)
         with open_with(path, LocalFiles()) as store:
             assert_sound(path, store, filled(store, folded=False))
     assert failed > 3
@@ -349,7 +365,7 @@ def full_on_writes(directory: str) -> None:
                         break
                     except StorageFullError as err:
                         failed += 1
-                        assert "free some space and call again" in str(err), err
+                        says_what_to_do(err)
                     assert_holds(store, model)
             model = applied(model, op)
             assert_holds(store, model)
@@ -372,7 +388,7 @@ def full_on_publishing(directory: str) -> None:
                     break
                 except StorageFullError as err:
                     failed += 1
-                    assert "free some space and call again" in str(err), err
+                    says_what_to_do(err)
             if how == "close":
                 store = open_with(path, LocalFiles())
             assert_sound(path, store, model)
@@ -397,7 +413,7 @@ def full_on_opening(directory: str) -> None:
                 open_with(path, LocalFiles()).close()
             except StorageFullError as err:
                 failed += 1
-                assert "free some space and call again" in str(err), err
+                says_what_to_do(err)
         with open_with(path, LocalFiles()) as store:
             assert_sound(path, store, {})
         (path / "lock.mdb").unlink()  # as in a copy of the store
@@ -405,7 +421,7 @@ def full_on_opening(directory: str) -> None:
             try:
                 open_with(path, LocalFiles()).close()
             except StorageFullError as err:
-                assert "free some space and call again" in str(err), err
+                says_what_to_do(err)
         with open_with(path, LocalFiles()) as store:
             assert_sound(path, store, {})
     assert failed > 3

@@ -95,7 +95,7 @@ def test_no_power_cut_loses_what_was_acknowledged_many_images(tmp_path: Path) ->
 
 
 def test_segments_that_a_disk_lost_though_it_said_they_were_synced_are_rebuilt(tmp_path: Path) -> None:
-    life = Life(tmp_path, n_random=2, forgets=lambda path: path.parent.name == "segments")
+    life = Life(tmp_path, n_random=1, forgets=lambda path: path.parent.name == "segments")
     life.live()
     n_damaged = 0
     for _, path, _, _ in life.images[::7]:
@@ -103,7 +103,7 @@ def test_segments_that_a_disk_lost_though_it_said_they_were_synced_are_rebuilt(t
             n_damaged += bool(store.check())
             store._maintenance.run = lambda **_: None  # type: ignore[method-assign]  # close() rebuilds nothing
     assert n_damaged > 5  # so that the next line has something to rebuild
-    assert life.verify(rebuilds=True) > 300
+    assert life.verify(rebuilds=True) > 200
 
 
 def test_the_files_of_these_tests_do_forget(tmp_path: Path) -> None:
@@ -137,6 +137,13 @@ def test_the_files_of_these_tests_do_forget(tmp_path: Path) -> None:
         seen |= {"whole" if content == b"x" * 9000 else "not" for content in contents(tmp_path / f"random-{i}").values()}
         seen |= {"missing"} if not contents(tmp_path / f"random-{i}") else set()
     assert seen == {"whole", "not", "missing"}
+
+
+def test_lmdb_syncs_each_commit(tmp_path: Path) -> None:
+    """What LMDB does with these flags is its own promise; that it is asked for them is ours."""
+    with open_with(tmp_path / "s.sim", LocalFiles()) as store:
+        flags = store._environment._env.flags()
+    assert flags["sync"] and flags["metasync"] and flags["lock"] and not flags["writemap"] and not flags["map_async"]
 
 
 def contents(directory: Path) -> dict[str, bytes]:

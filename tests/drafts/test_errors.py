@@ -246,16 +246,34 @@ BATCHES: list[Case] = [
     ("empty upsert", lambda s: s.upsert([], np.zeros((0, 3))), InvalidArgumentError, ValueError, "nothing to write"),
     ("empty update", lambda s: s.update([], labels=[]), InvalidArgumentError, ValueError, "nothing to write"),
     ("no vectors", lambda s: s.add(["c"]), InvalidArgumentError, ValueError, "give vectors, or inputs"),
-    ("vectors and inputs", lambda s: s.add(["c"], [V], inputs=["i"]), InvalidArgumentError, ValueError, "one of them, not both"),
+    (
+        "vectors and inputs",
+        lambda s: s.add(["c"], [V], inputs=["i"]),
+        InvalidArgumentError,
+        ValueError,
+        "one of them, not both",
+    ),
     ("few labels", lambda s: s.add(None, VV, labels=["x"]), InvalidArgumentError, ValueError, "1 labels for 2 items"),
     ("many data", lambda s: s.add(None, VV, data=[1, 2, 3]), InvalidArgumentError, ValueError, "3 data for 2 items"),
     ("update few", lambda s: s.update(["a", 1], data=[1]), InvalidArgumentError, ValueError, "1 data for 2 items"),
-    ("labels as str", lambda s: s.add(None, VV, labels="xy"), InvalidArgumentError, ValueError, "labels is a sequence .*not 'xy'"),
+    (
+        "labels as str",
+        lambda s: s.add(None, VV, labels="xy"),
+        InvalidArgumentError,
+        ValueError,
+        "labels is a sequence .*not 'xy'",
+    ),
     ("labels as int", lambda s: s.add(None, VV, labels=5), InvalidArgumentError, ValueError, "labels is a sequence .*not 5"),
     ("labels 0-d", lambda s: s.add(None, VV, labels=np.array(5)), InvalidArgumentError, ValueError, "labels is a sequence"),
-    ("data as dict", lambda s: s.add(None, VV, data={"a": 1}), InvalidArgumentError, ValueError, "data is a sequence .*2 items"),
+    (
+        "data as dict",
+        lambda s: s.add(None, VV, data={"a": 1}),
+        InvalidArgumentError,
+        ValueError,
+        "data is a sequence .*2 items",
+    ),
     ("data 0-d", lambda s: s.add(None, VV, data=np.array(5)), InvalidArgumentError, ValueError, "data is a sequence"),
-]  # fmt: skip
+]
 
 
 @cases(BATCHES)
@@ -264,13 +282,25 @@ def test_batches(filled: Store, call: Any, error: Any, builtin: Any, message: st
 
 
 LABELS_AND_DATA: list[Case] = [
-    ("label float", lambda s: s.add(None, VV, labels=["x", 1.5]), InvalidLabelError, ValueError, r"labels\[1\]: a label is .*not float"),
+    (
+        "label float",
+        lambda s: s.add(None, VV, labels=["x", 1.5]),
+        InvalidLabelError,
+        ValueError,
+        r"labels\[1\]: a label is .*not float",
+    ),
     ("label bool", lambda s: s.add("c", V, labels=True), InvalidLabelError, ValueError, "a str, an int or None, not bool"),
     ("label bytes", lambda s: s.add("c", V, labels=b"x"), InvalidLabelError, ValueError, "not bytes"),
     ("label list", lambda s: s.add("c", V, labels=["x"]), InvalidLabelError, ValueError, "not list"),
     ("label NaN", lambda s: s.add(None, VV, labels=np.array([1, NAN])), InvalidLabelError, ValueError, "not float"),
     ("label too long", lambda s: s.add("c", V, labels="l" * 600), InvalidLabelError, ValueError, "label 'l.* takes 601 bytes"),
-    ("label too large", lambda s: s.add("c", V, labels=2**64), InvalidLabelError, ValueError, "label 18.* is out of range: an int label"),
+    (
+        "label too large",
+        lambda s: s.add("c", V, labels=2**64),
+        InvalidLabelError,
+        ValueError,
+        "label 18.* is out of range: an int label",
+    ),
     ("update label", lambda s: s.update(["a", 1], labels=["y", 1.5]), InvalidLabelError, ValueError, r"labels\[1\]: .*float"),
     ("upsert label", lambda s: s.upsert(["a"], [V], labels=[1.5]), InvalidLabelError, ValueError, "not float"),
     ("set", lambda s: s.add(None, VV, data=[1, {1}]), InvalidDataError, ValueError, r"data\[1\]: data holds a set \(\{1\}\)"),
@@ -281,14 +311,26 @@ LABELS_AND_DATA: list[Case] = [
     ("int of 65 bits", lambda s: s.add("c", V, data=2**64), InvalidDataError, ValueError, "ints up to 64 bits"),
     ("negative int", lambda s: s.add("c", V, data=[-(2**63) - 1]), InvalidDataError, ValueError, "ints up to 64 bits"),
     ("too deep", lambda s: s.add("c", V, data=nested(3000)), InvalidDataError, ValueError, "recursion limit"),
-    ("object array", lambda s: s.add("c", V, data=np.array([{}, 1], object)), InvalidDataError, ValueError, "array of dtype object"),
+    (
+        "object array",
+        lambda s: s.add("c", V, data=np.array([{}, 1], object)),
+        InvalidDataError,
+        ValueError,
+        "array of dtype object",
+    ),
     ("record array", lambda s: s.add("c", V, data=np.zeros(2, "i4,f4")), InvalidDataError, ValueError, "array of dtype"),
-    ("masked array", lambda s: s.add("c", V, data=np.ma.array([1, 2], mask=[0, 1])), InvalidDataError, ValueError, "data holds a"),
+    (
+        "masked array",
+        lambda s: s.add("c", V, data=np.ma.array([1, 2], mask=[0, 1])),
+        InvalidDataError,
+        ValueError,
+        "data holds a",
+    ),
     ("tuple as dict key", lambda s: s.add("c", V, data={(1, 2): 3}), InvalidDataError, ValueError, "key"),
     ("our extension type", lambda s: s.add("c", V, data=msgpack.ExtType(1, b"x")), InvalidDataError, ValueError, "ExtType"),
     ("update data", lambda s: s.update(["a", 1], data=[5, {1}]), InvalidDataError, ValueError, r"data\[1\]: data holds a set"),
     ("upsert data", lambda s: s.upsert(["a"], [V], data=[{1}]), InvalidDataError, ValueError, "data holds a set"),
-]  # fmt: skip
+]
 
 
 @cases(LABELS_AND_DATA)
@@ -526,7 +568,7 @@ def test_a_path_of_a_wrong_type(path: Any) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "n" * 300], ids=["NUL", "too long"])
 def test_a_path_that_no_file_system_has(tmp_path: Path, name: str) -> None:
     for mode in ("r", "a", "w"):
-        with pytest.raises(SimstoreError, match="path|name"):
+        with pytest.raises(SimstoreError, match=r"path|name"):
             simstore.open(tmp_path / name, mode=mode)  # type: ignore[arg-type]
 
 
@@ -802,7 +844,7 @@ def test_another_embedder_or_none(stores: OpenStore) -> None:
     path = Path(store.info().path)
     store.close()
     for mode in ("r", "a"):
-        with pytest.raises(EmbedderMismatchError, match="'first'.*'second'") as caught:
+        with pytest.raises(EmbedderMismatchError, match=r"'first'.*'second'") as caught:
             simstore.open(path, embedder=embedder("second"), mode=mode)  # type: ignore[arg-type]
         for name in ("first", "second"):
             assert embedder(name).spec.fingerprint in str(caught.value)

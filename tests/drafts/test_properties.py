@@ -252,7 +252,7 @@ def test_search_is_an_exact_search_in_float64(metric: str, world: Any, data: st.
     st.data(),
 )
 def test_items_come_back_from_a_store(items: list[tuple[Any, Any, Any]], dim: int, data: st.DataObject) -> None:
-    finite = st.floats(-1e15, 1e15, width=32)
+    finite = st.floats(-(2.0**50), 2.0**50, width=32)
     vectors = data.draw(hnp.arrays(np.float32, (len(items), dim), elements=finite))
     keys, labels, values = (list(column) for column in zip(*items, strict=True))
     with new_store(metric="l2") as store:

@@ -28,7 +28,7 @@ SOME_KEYS = st.lists(st.sampled_from(POOL), unique_by=lambda key: (type(key), ke
 LABELS = st.sampled_from([None, "x", "y", 0, 1, "0"])
 VALUES = st.sampled_from([None, 0, "text", b"bytes", [1, {"a": None}], {"k": [1.5]}])
 SEEDS = st.integers(0, 2**32 - 1)
-KS = st.integers(1, 12) | st.integers(1, 80)
+KS = st.integers(1, 4) | st.integers(1, 12) | st.integers(1, 80)
 
 Row = tuple[Any, Any, NDArray[np.float32]]
 """Label, data, vector."""
@@ -53,8 +53,10 @@ class StoreMachine(RuleBasedStateMachine):
         walk_always=st.booleans(),
         sorted_k=st.sampled_from([4, 1024]),
         log_kept=st.sampled_from([3, 4096]),
+        n=st.sampled_from([0, 30, 60, 120]),
+        seed=SEEDS,
     )
-    def begin(self, metric: str, fold_rows: int, walk_always: bool, sorted_k: int, log_kept: int) -> None:
+    def begin(self, metric: str, fold_rows: int, walk_always: bool, sorted_k: int, log_kept: int, n: int, seed: int) -> None:
         """Sizes so small that a few rows are folded, merged and rebuilt, as thousands are elsewhere."""
         self.metric = metric
         self.patches = [
@@ -65,10 +67,13 @@ class StoreMachine(RuleBasedStateMachine):
             mock.patch.object(database, "LOG_KEPT", log_kept),
         ]
         if walk_always:  # along the graph and past the dead, where a scan would do for so few
-            self.patches.append(mock.patch.object(Segment, "exact_is_cheaper", lambda *_: False))
+            self.patches.append(mock.patch.object(Segment, "exact_is_cheaper", return_value=False))
         for patch in self.patches:
             patch.start()
         self.store = self.opened("a")
+        for at in range(0, n, 30):
+            rows: list[Row] = [(at, i, vector) for i, vector in enumerate(self.vectors(30, seed + at))]
+            self.put(self.store.add(None, **self.columns(rows)), rows)
 
     def opened(self, mode: str) -> Store:
         self.mode = mode
@@ -123,7 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
     @writes
     @rule(n=st.integers(1, 20), seed=SEEDS, data=st.data())
     def add_numbered(self, n: int, seed: int, data: st.DataObject) -> None:
-        if len(self.model) > 90:
+        if len(self.model) > 150:
             return
         keys = list(range(self.ever_most + 1, self.ever_most + 1 + n))
         rows = self.rows(keys, seed, data)
@@ -156,7 +161,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @writes
     @precondition(lambda self: self.model)
-    @rule(data=st.data(), share=st.sampled_from([0.1, 0.4, 1.0]))
+    @rule(data=st.data(), share=st.sampled_from([0.05, 0.1, 0.2, 0.5, 1.0]))
     def delete(self, data: st.DataObject, share: float) -> None:
         live = list(self.model)
         n = max(1, int(share * len(live)))
@@ -169,6 +174,25 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.delete([*keys, *missing], missing="ignore") == n
         for key in keys:
             del self.model[key]
+
+    @writes
+    @precondition(lambda self: self.model)
+    @rule(seed=SEEDS, n=st.integers(1, 8))
+    def replace_some(self, seed: int, n: int) -> None:
+        rng = np.random.default_rng(seed)
+        live = list(self.model)
+        keys = [live[i] for i in sorted(set(rng.integers(0, len(live), n).tolist()))]
+        rows: list[Row] = [("replaced", [seed], vector) for vector in self.vectors(len(keys), seed)]
+        assert self.store.upsert(keys, **self.columns(rows)) == (0, len(keys))
+        self.put(keys, rows)
+
+    @writes
+    @precondition(lambda self: self.model and self.store.info().n_segments >= 2)
+    @rule()
+    def delete_everything(self) -> None:
+        assert self.store.delete(list(self.model)) == len(self.model)
+        self.model.clear()
+        self.store._maintenance.run()
 
     @precondition(lambda self: self.mode == "r")
     @rule()
@@ -288,7 +312,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if self.store is not None:
+            if self.store is not None and "(closed)" not in repr(self.store):
                 assert self.store.check() == []
                 self.scan()
                 self.store.close()
@@ -300,7 +324,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+    max_examples=100, stateful_step_count=50, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 
