@@ -175,8 +175,16 @@ class Database:
         Raises:
             CorruptStoreError: A needed vector is missing or damaged.
         """
+        vectors, damaged = self.vectors_and_damage(txn, first_row, stop, dim)
+        refuse_damage(damaged if needed is None else damaged & needed, first_row)
+        return vectors
+
+    def vectors_and_damage(
+        self, txn: Transaction, first_row: int, stop: int, dim: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The vectors of rows first_row … stop - 1, [stop - first_row, dim], and whether each is missing or damaged."""
         out = np.zeros((stop - first_row, dim), np.float32)
-        missing = np.ones(stop - first_row, bool) if needed is None else needed.copy()
+        damaged = np.ones(stop - first_row, bool)
         for run_row, value in self._runs(txn, first_row, stop):
             vectors, checksums = split_records(value, dim)
             start, end = max(first_row, run_row), min(stop, run_row + len(vectors))
@@ -184,17 +192,12 @@ class Database:
                 continue
             part = slice(start - first_row, end - first_row)
             out[part] = vectors[start - run_row : end - run_row]
-            for i in np.flatnonzero(missing[part]).tolist():
-                row = start + i
-                if vector_checksum(out[row - first_row].data, row) == int(checksums[row - run_row]):
-                    missing[row - first_row] = False
-        if missing.any():
-            row = first_row + int(np.argmax(missing))
-            raise CorruptStoreError(
-                f"the vector in row {row} is missing or damaged (its checksum does not match): store.check() lists what else "
-                "is; delete that item or upsert it again, or restore the store from a backup"
-            )
-        return out
+            stored = checksums[start - run_row : end - run_row].tolist()
+            damaged[part] = [
+                vector_checksum(vector.data, start + i) != checksum
+                for i, (vector, checksum) in enumerate(zip(out[part], stored, strict=True))
+            ]
+        return out, damaged
 
     def append(self, txn: Transaction, rows: NewRows, first_row: int, seq: int) -> None:
         """Writes new rows from first_row on."""
@@ -285,3 +288,12 @@ class Database:
             txn.delete(row_key(record.first_row), db=self._segments)
         for record in new:
             txn.put(row_key(record.first_row), record.value(), db=self._segments)
+
+
+def refuse_damage(damaged: NDArray[np.bool_], first_row: int) -> None:
+    """Raises CorruptStoreError if any of the vectors from first_row on is damaged; names the first."""
+    if damaged.any():
+        raise CorruptStoreError(
+            f"the vector in row {first_row + int(np.argmax(damaged))} is missing or damaged (its checksum does not match): "
+            "store.check() lists what else is; delete that item or upsert it again, or restore the store from a backup"
+        )

@@ -1,10 +1,12 @@
 """LMDB, behind what a store needs of it. The only module that imports lmdb."""
 
+import ctypes
 import errno
 import os
 import struct
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -149,6 +151,19 @@ class _GatedTransaction:
             self._gate.leave()
 
 
+_live: "weakref.WeakSet[Environment]" = weakref.WeakSet()
+
+
+def _keep_in_child() -> None:
+    """A forked child must never free what it inherits: closing it would clear its parent's reader slots in the lock file."""
+    for environment in list(_live):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(environment._env))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_in_child)
+
+
 class Environment:
     """An open LMDB database: read and write transactions over its tables.
 
@@ -179,6 +194,7 @@ class Environment:
                 max_readers=1024, max_spare_txns=4, meminit=False,
             )  # fmt: skip
             self._env.reader_check()
+            _live.add(self)
         except lmdb.Error as err:
             if "already open" in str(err).lower():
                 raise AlreadyOpenError(

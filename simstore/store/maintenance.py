@@ -53,14 +53,18 @@ def next_job(view: View, *, everything: bool = False) -> Job | None:
     """
     if not view.records and not _tail_is_long(view, everything):
         return None
-    if everything:
-        return _whole(view)
+    job = _whole(view) if everything else _due(view)
+    return job if job is not None and view.alive.count(job.first_row, job.last_row + 1) else None
+
+
+def _due(view: View) -> Job | None:
     for record in view.damaged:
-        return Job(record.first_row, record.last_row, (record,), None)
+        if view.n_alive(record):
+            return Job(record.first_row, record.last_row, (record,), None)
     for record in view.records:
         if _is_mostly_dead(view, record) and not _is_spent(view, record):
             return Job(record.first_row, record.last_row, (record,), None)
-    if _tail_is_long(view, everything):
+    if _tail_is_long(view, everything=False):
         return _job(view, _mergeable(view, view.records, _tail_alive(view)), view.tail_first, view.state.next_row - 1)
     last = view.records[-1]
     merged = (*_mergeable(view, view.records[:-1], view.n_alive(last)), last)

@@ -12,6 +12,7 @@ from simstore.errors import CorruptStoreError
 from simstore.index import Segment, prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Files, Schema, SegmentRecord, State, Transaction
+from simstore.storage.database import refuse_damage
 from simstore.store.bitmap import Alive
 
 __all__ = ["Loose", "View", "Views", "open_segment"]
@@ -223,15 +224,19 @@ class _Buffer:
 
 
 def read_prepared(database: Database, txn: Transaction, view: View, first: int, stop: int) -> NDArray[np.float32]:
-    """The vectors of rows first … stop - 1 as they are compared; those of dead rows may be anything.
+    """The vectors of rows first … stop - 1 as they are compared, dead rows included: an older view may see them alive.
+
+    A dead row whose vector is damaged comes back as NaN, infinitely far from everything.
 
     Raises:
         CorruptStoreError: The vector of a live row is damaged.
     """
-    needed = view.alive.mask(first, stop)
-    vectors = database.vectors(txn, first, stop, view.schema.dim or 0, needed)
-    vectors[~needed] = 1.0
-    return prepared(vectors, METRICS[view.schema.metric])
+    vectors, damaged = database.vectors_and_damage(txn, first, stop, view.schema.dim or 0)
+    refuse_damage(damaged & view.alive.mask(first, stop), first)
+    vectors[damaged] = 1.0
+    out = prepared(vectors, METRICS[view.schema.metric])
+    out[damaged] = np.nan
+    return out
 
 
 def _uncovered(segments: Iterable[Segment], stop: int) -> tuple[tuple[int, int], ...]:
