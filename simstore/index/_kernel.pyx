@@ -595,6 +595,7 @@ cdef class Graph:
         cdef uint32_t *links
         cdef float dists[_BATCH]
         self.check_shapes(queries, found)
+        width = min(width, self.n)
         try:
             scratch = self.spare.pop()
         except IndexError:

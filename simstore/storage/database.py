@@ -8,7 +8,7 @@ import msgpack
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import CorruptStoreError
+from simstore.errors import CorruptStoreError, FormatVersionError
 from simstore.storage.environment import Environment, Transaction
 from simstore.storage.records import (
     LogEntry,
@@ -76,7 +76,12 @@ class Database:
         value = txn.get(_SCHEMA, db=self._meta)
         if value is None:
             raise CorruptStoreError("the database has no schema: it is no simstore database, or damaged")
-        return Schema(**msgpack.unpackb(unsealed(bytes(value), "the store's schema")))
+        fields = msgpack.unpackb(unsealed(value, "the store's schema"))
+        if fields["format"] > FORMAT_VERSION:
+            raise FormatVersionError(
+                f"the store has format {fields['format']}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"
+            )
+        return Schema(**fields)
 
     def put_schema(self, txn: Transaction, schema: Schema) -> None:
         """Replaces the schema."""

@@ -109,13 +109,15 @@ def decode_key(encoded: bytes) -> Key:
 
 def _extend(value: Any) -> Any:
     """What msgpack stores for a value it does not know by itself."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidDataError("data holds a masked array, whose mask would be lost: store its data and its mask")
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject or value.dtype.names:
             raise InvalidDataError(f"data holds an array of dtype {value.dtype}: only plain numeric, bool, str and time arrays")
         parts = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
         return msgpack.ExtType(_ARRAY, msgpack.packb(parts))
     if isinstance(value, np.generic) and not value.dtype.hasobject and not value.dtype.names:
-        return msgpack.ExtType(_SCALAR, msgpack.packb([value.dtype.str, value.tobytes()]))
+        return msgpack.ExtType(_SCALAR, msgpack.packb([value.dtype.str, value.tobytes() if value.dtype.itemsize else b""]))
     if isinstance(value, datetime.datetime):
         return msgpack.ExtType(_DATETIME, value.isoformat().encode())
     if isinstance(value, datetime.date):
@@ -123,7 +125,7 @@ def _extend(value: Any) -> Any:
     bases: tuple[Any, ...] = (str, int, float, bytes, dict, list)
     for base in bases:  # a subclass is stored as what it is
         if isinstance(value, base):
-            return base(value)
+            return str.__str__(value) if base is str else base(value)
     if isinstance(value, (tuple, bytearray, memoryview)):
         return list(value) if isinstance(value, tuple) else bytes(value)
     raise InvalidDataError(
@@ -135,10 +137,12 @@ def _extend(value: Any) -> Any:
 def _restore(code: int, body: bytes) -> Any:
     if code == _ARRAY:
         dtype, shape, content = msgpack.unpackb(body)
+        if not content:
+            return np.zeros(shape, dtype)
         return np.frombuffer(content, np.dtype(dtype)).reshape(shape).copy()
     if code == _SCALAR:
         dtype, content = msgpack.unpackb(body)
-        return np.frombuffer(content, np.dtype(dtype))[0]
+        return np.frombuffer(content, np.dtype(dtype))[0] if content else np.dtype(dtype).type()
     if code == _DATETIME:
         return datetime.datetime.fromisoformat(body.decode())
     if code == _DATE:
@@ -152,18 +156,22 @@ def packer() -> msgpack.Packer:
 
 
 def pack(with_packer: msgpack.Packer, value: Any) -> bytes:
-    """A value's msgpack bytes.
+    """A value's msgpack bytes, unpacked once: what cannot be read again is refused now.
 
     Raises:
         InvalidDataError: It holds something that msgpack cannot.
     """
     try:
         packed: bytes = with_packer.pack(value)
-    except (ValueError, OverflowError, TypeError, RecursionError) as err:
+        unpack(packed)
+    except (ValueError, OverflowError, TypeError, RecursionError, BufferError, msgpack.UnpackException) as err:
         with_packer.reset()
         if isinstance(err, InvalidDataError):
             raise
-        raise InvalidDataError(f"data cannot be stored ({err}): it may hold what msgpack holds, ints up to 64 bits") from err
+        raise InvalidDataError(
+            f"data cannot be stored and read again ({err}): it may hold what msgpack holds, with ints up to 64 bits, dict keys "
+            "that are no tuples, contiguous memory, no ExtType of codes 1 to 4, and at most some hundred levels"
+        ) from err
     return packed
 
 

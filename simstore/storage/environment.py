@@ -18,7 +18,10 @@ from lmdb import verify
 from simstore.errors import (
     AlreadyOpenError,
     CorruptStoreError,
+    DimensionError,
     ForkedStoreError,
+    KeyExistsError,
+    KeyNotFoundError,
     SimstoreError,
     StorageError,
     StorageFullError,
@@ -54,14 +57,15 @@ def check_size(path: Path) -> None:
     """
     remedy = "restore the store from a backup; nothing was changed"
     try:
-        size = path.stat().st_size
         with open(path, "rb") as file:
             head = file.read(_PAGE_HEADER + _META.size)
+            size = os.fstat(file.fileno()).st_size
             if len(head) < _PAGE_HEADER + _META.size:
                 raise CorruptStoreError(f"{path} holds {size} bytes and no database: {remedy}")
             page_size = _META.unpack_from(head, _PAGE_HEADER)[4]
             file.seek(page_size if 0 < page_size <= 1 << 16 else 4096)
             second = file.read(_PAGE_HEADER + _META.size)
+            size = os.fstat(file.fileno()).st_size  # after the meta pages: another process may be making it longer
     except FileNotFoundError:
         raise CorruptStoreError(f"{path} is missing: {remedy}") from None
     needed = 0
@@ -73,7 +77,7 @@ def check_size(path: Path) -> None:
             raise CorruptStoreError(f"{path} has a damaged meta page: {remedy}")
         if txn:  # the older one names fewer pages, or as many: files only grow
             needed = max(needed, (last_page + 1) * page_size)
-    if size < needed:
+    if size < needed and ((needed - size) % page_size or structural_problems(path.parent)):
         raise CorruptStoreError(f"{path} is cut off: {size} bytes where its meta page names {needed}: {remedy}")
 
 
@@ -85,6 +89,11 @@ def translate(err: Exception) -> SimstoreError:
     )
     if full:
         return StorageFullError(f"no space left for the database ({text}): free some space and call again; nothing was changed")
+    if os.strerror(errno.EIO) in text:  # LMDB says so, too, when a write was cut short
+        return StorageFullError(
+            f"the database could not be written ({text}), most likely for lack of space: free some space and call again; "
+            "nothing was changed"
+        )
     if isinstance(err, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)):
         return CorruptStoreError(f"the database is damaged ({text}): restore the store from a backup")
     if isinstance(err, lmdb.ReadersFullError):
@@ -99,10 +108,17 @@ class _Gate:
         self._changed = threading.Condition()
         self._open = 0
         self._growing = False
+        self._aborting = 0
+
+    def hold(self, by: int) -> None:
+        """Lets nobody in while a transaction is aborted."""
+        with self._changed:
+            self._aborting += by
+            self._changed.notify_all()
 
     def enter(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: not self._growing)
+            self._changed.wait_for(lambda: not self._growing and not self._aborting)
             self._open += 1
 
     def leave(self) -> None:
@@ -145,9 +161,13 @@ class _GatedTransaction:
         return self._transaction.__enter__()
 
     def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
+            self._gate.hold(1)
         try:
             self._transaction.__exit__(*exc)
         finally:
+            if exc[0] is not None:
+                self._gate.hold(-1)
             self._gate.leave()
 
 
@@ -223,7 +243,15 @@ class Environment:
             with self.read() as transaction:
                 yield transaction
         except lmdb.Error as err:
-            raise translate(err) from err
+            raise self.translated(err) from err
+
+    def translated(self, err: Exception) -> SimstoreError:
+        """The simstore error for one of LMDB's: that the store was closed, if another thread has closed it."""
+        try:
+            self.check_usable()
+        except SimstoreError as closed:
+            return closed
+        return translate(err)
 
     def _begin(self, write: bool) -> AbstractContextManager[Transaction]:
         if self._gate is None:
@@ -242,13 +270,17 @@ class Environment:
             self.check_usable()
             try:
                 with self._begin(True) as transaction:
-                    return work(transaction)
+                    try:
+                        return work(transaction)
+                    except (KeyExistsError, KeyNotFoundError, DimensionError) as err:
+                        refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
+                raise refused
             except lmdb.MapFullError as err:
                 if self._gate is None:
                     raise translate(err) from err
                 self._gate.alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
             except lmdb.Error as err:
-                raise translate(err) from err
+                raise self.translated(err) from err
 
     def check_usable(self) -> None:
         """Raises ForkedStoreError in a forked child, StoreClosedError after close()."""

@@ -54,6 +54,26 @@ def is_single(keys: Any) -> bool:
     return isinstance(keys, (str, int, np.integer))
 
 
+def _is_sequence(values: Any) -> bool:
+    """Whether values stand one after the other, in an order of their own."""
+    if isinstance(values, np.ndarray):
+        return values.ndim > 0
+    return isinstance(values, Iterable) and not isinstance(values, (str, bytes, dict, set, frozenset))
+
+
+def sized(name: str, values: Any) -> Any:
+    """The values, with a length.
+
+    Raises:
+        InvalidArgumentError: They are no sequence.
+    """
+    if not _is_sequence(values):
+        raise InvalidArgumentError(
+            f"{name} is a sequence or an array with one entry for each item, not {type(values).__name__}"
+        )
+    return values if hasattr(values, "__len__") else list(values)
+
+
 def keys_of(keys: Any, *, unique: bool = True) -> Keys:
     """The keys of a call; one alone is a batch of one.
 
@@ -64,7 +84,7 @@ def keys_of(keys: Any, *, unique: bool = True) -> Keys:
     """
     if is_single(keys):
         keys = [keys]
-    if isinstance(keys, (bytes, dict)) or not isinstance(keys, Iterable):
+    if not _is_sequence(keys):
         raise InvalidArgumentError(f"keys is a key or a sequence of keys (str or int), not {type(keys).__name__}")
     given = list(keys.tolist() if isinstance(keys, np.ndarray) else keys)
     encoded = [_named("keys", i, encode_key, key) for i, key in enumerate(given)]
@@ -85,19 +105,19 @@ def _named(what: str, i: int, work: Any, value: Any) -> Any:
         raise type(err)(f"{what}[{i}]: {err}") from err.__cause__
 
 
-def batch_of(keys: Any, labels: Any, data: Any, n: int | None) -> Batch:
-    """The batch of a call that writes n items (None: as many as keys).
+def batch_of(keys: Keys | None, labels: Any, data: Any, n: int, *, single: bool = False) -> Batch:
+    """The batch of a call that writes n items.
+
+    Args:
+        keys: None if the store is to number the items.
+        single: One item was given, and its label and data stand alone.
 
     Raises:
         InvalidArgumentError: Nothing to write, or lengths that differ.
-        InvalidKeyError, InvalidLabelError, InvalidDataError, DuplicateKeyError: See there; names the first bad item.
+        InvalidLabelError, InvalidDataError: See there; names the first bad item.
     """
-    single = is_single(keys)
-    checked = None if keys is None else keys_of(keys)
-    count = n if checked is None else len(checked.plain)
-    if count is None:
-        raise InvalidArgumentError("keys=None needs vectors or inputs")
-    if n is not None and count != n:
+    count = n if keys is None else len(keys.plain)
+    if count != n:
         raise InvalidArgumentError(f"{count} keys for {n} vectors: give one key for each")
     if count == 0:
         raise InvalidArgumentError("nothing to write: the batch is empty")
@@ -106,7 +126,7 @@ def batch_of(keys: Any, labels: Any, data: Any, n: int | None) -> Batch:
     with_packer = packer()
     label_keys = [_named("labels", i, encode_label, label) for i, label in enumerate(label_list)]
     packed = [_named("data", i, lambda value: pack(with_packer, value), value) for i, value in enumerate(data_list)]
-    return Batch(checked, [plain_value(label) for label in label_list], label_keys, packed)
+    return Batch(keys, [plain_value(label) for label in label_list], label_keys, packed)
 
 
 def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
@@ -119,7 +139,7 @@ def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
         return [None] * count
     if single:
         return [values]
-    if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable):
+    if not _is_sequence(values):
         raise InvalidArgumentError(f"{name} is a sequence with one entry for each of the {count} items, not {values!r:.60}")
     column = list(values) if name == "data" or not isinstance(values, np.ndarray) else values.tolist()
     if len(column) != count:
@@ -189,7 +209,7 @@ def check_max_distance(max_distance: Any) -> None:
     if max_distance is None:
         return
     number = isinstance(max_distance, (int, float, np.integer, np.floating)) and not isinstance(max_distance, bool)
-    if not number or np.isnan(max_distance):
+    if not number or max_distance != max_distance:
         raise InvalidArgumentError(f"max_distance is a number, not {max_distance!r}")
 
 

@@ -292,6 +292,7 @@ class Maintenance:
             named = self._environment.write(lambda txn: self._name(txn, job, record, temporary))
         except BaseException:
             discard(self._files, temporary)
+            discard(self._files, self._directory / name_of(job, temporary))
             raise
         if not named:
             discard(self._files, temporary)
@@ -304,7 +305,7 @@ class Maintenance:
     def _record(self, view: View, job: Job, build: Build, path: Path, size: int) -> SegmentRecord:
         """What LMDB is to know of the new file: read back, walked from its entry point."""
         image = self._files.map(path)
-        name = f"{job.first_row}-{job.last_row}-{path.name.rsplit('-', 1)[1]}.hnsw"
+        name = name_of(job, path)
         record = SegmentRecord(
             file=name, first_row=job.first_row, last_row=job.last_row, n_rows=build.n_rows, n_nodes=build.n_nodes,
             dim=view.schema.dim or 0, metric=view.schema.metric, size_bytes=size, blocks=block_checksums(image),
@@ -335,3 +336,8 @@ class Maintenance:
         database.put_state(txn, replace(state, seq=state.seq + 1, segments_seq=state.seq + 1))
         steps.reached("publish.put")
         return True
+
+
+def name_of(job: Job, temporary: Path) -> str:
+    """The name that a new segment's file is published under."""
+    return f"{job.first_row}-{job.last_row}-{temporary.name.rsplit('-', 1)[1]}.hnsw"

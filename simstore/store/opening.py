@@ -1,8 +1,10 @@
 """Making and opening the directory of a store."""
 
+import errno
 import json
 import os
 import shutil
+import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,19 @@ SEGMENTS, EMBEDDERS = "segments", "embedder"
 _MAGIC = "simstore"
 MAX_DIM = 65_536
 _M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
+_OPENING = threading.Lock()
+_SPACE_NEEDED = 1 << 18  # bytes: what LMDB may fill of lock.mdb
 _OURS = {MARKER, DATA_FILE, "lock.mdb", SEGMENTS, EMBEDDERS, "lost+found"}
+
+
+def _new_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock."""
+    global _OPENING
+    _OPENING = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +99,13 @@ def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, m
     if mode not in ("r", "a", "w"):
         raise InvalidArgumentError(f"mode is 'r' (read), 'a' (open or create) or 'w' (create), not {mode!r}")
     settings.check()
-    _look(path, mode)
+    with _OPENING:  # py-lmdb's guard against opening twice can be passed by two threads at once
+        return _open_directory(path, mode, settings, files, map_size)
+
+
+def _open_directory(path: Path, mode: str, settings: Settings, files: Files, map_size: int | None) -> Opened:
     try:
+        _look(path, mode)
         if mode != "r":
             _clean(path)
             if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
@@ -100,6 +119,9 @@ def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, m
         settings.check_against(opened.schema)
         if mode != "r":
             _complete(opened, files)
+    except OSError as err:
+        opened.environment.close()
+        raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
     except BaseException:
         opened.environment.close()
         raise
@@ -142,6 +164,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     aside = path / temporary_name()
     files.make_dir(aside)
     try:
+        _need_space(aside)
         environment = Environment(aside, create=True)
         try:
             database = Database(environment, create=True)
@@ -174,7 +197,7 @@ def check_marker(path: Path, files: Files) -> None:
     try:
         marker: Any = json.loads(content)
         magic, version = marker["magic"], int(marker["format"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise CorruptStoreError(
             f"{path / MARKER} cannot be read: delete that file (only it) if {path} is a simstore store; it is made anew"
         ) from None
@@ -190,6 +213,8 @@ def _check_version(path: Path, version: int) -> None:
 
 def _open(path: Path, readonly: bool, map_size: int | None) -> Opened:
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
+    if not readonly:
+        _need_space(path)
     environment = Environment(path, readonly=readonly, **extra)
     try:
         database = Database(environment)
@@ -202,13 +227,22 @@ def _open(path: Path, readonly: bool, map_size: int | None) -> Opened:
         raise
 
 
+def _need_space(path: Path) -> None:
+    """LMDB fills lock.mdb through a map: without space for it the process would die."""
+    if hasattr(os, "statvfs"):
+        stat = os.statvfs(path)
+        if stat.f_bavail * stat.f_frsize < _SPACE_NEEDED:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _complete(opened: Opened, files: Files) -> None:
     """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
     path = opened.path
     files.make_dir(path / SEGMENTS)
     if not (path / MARKER).exists():
         marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
-        temporary = write_file(files, path, [json.dumps(marker).encode()])
+        content = json.dumps(marker).encode()
+        temporary = write_file(files, path, [content], len(content))
         publish_file(files, temporary, path / MARKER)
     names = set(files.list_dir(path / SEGMENTS))
     if names:
@@ -232,6 +266,7 @@ def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content:
     if content is not None:
         files.make_dir(directory)
         publish_file(files, write_file(files, directory, [content], len(content)), model_path(opened.path, record))
+        files.sync_dir(opened.path)
 
     def work(txn: Any) -> Schema:
         schema = opened.database.schema(txn)
@@ -258,7 +293,14 @@ def require_writable(readonly: bool, path: Path) -> None:
 def directory_size(path: Path) -> int:
     """The bytes of a directory's files."""
     try:
-        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
+        size = 0
+        with os.scandir(path) as entries:
+            for entry in entries:
+                try:
+                    size += entry.stat().st_size
+                except FileNotFoundError:
+                    continue
+        return size
     except FileNotFoundError:
         return 0
     except OSError as err:

@@ -9,10 +9,10 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import CorruptStoreError
+from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
-from simstore.storage import Database, EngineError, Environment, Transaction, translate
+from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.recent import RecentRecords
 from simstore.store.view import Loose, View, Views
@@ -66,6 +66,7 @@ class Searcher:
         self._recent = RecentRecords(database)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_size = 0
+        self._is_closed = False
         self._pool_lock = Lock()
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
@@ -76,7 +77,7 @@ class Searcher:
                 loose = self._views.loose(txn, view) if view.loose else []
                 hits = self._batch(txn, view, loose, query, request)[0]
         except EngineError as err:
-            raise translate(err) from err
+            raise self._environment.translated(err) from err
         self._on_searched(view)
         return hits
 
@@ -91,8 +92,13 @@ class Searcher:
                 return self._batch(txn, view, loose, chunk, request)
 
         chunks = [queries[at : at + _CHUNK] for at in range(0, max(len(queries), 1), _CHUNK)]
-        parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
-        hits = BatchHits.joined(list(parts))
+        try:
+            parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
+            hits = BatchHits.joined(list(parts))
+        except RuntimeError:
+            if self._is_closed:
+                raise StoreClosedError("the store was closed while it was searched: open it again") from None
+            raise
         self._on_searched(view)
         return hits
 
@@ -104,6 +110,7 @@ class Searcher:
 
     def close(self) -> None:
         """Ends the threads."""
+        self._is_closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=True)
 
@@ -190,7 +197,7 @@ class Searcher:
         vectors = None
         if request.with_vectors:
             dim = view.schema.dim or 0
-            vectors = np.array([self._database.vector(txn, row, dim) for row in numbers], np.float32).reshape(-1, dim)
+            vectors = np.array([self._database.vector(txn, row, dim) for row in numbers], np.float32).reshape(len(numbers), dim)
         return BatchHits(
             self._recent.read(txn, numbers), answers.distances, answers.rows, answers.counts, request.k, unpack, vectors
         )

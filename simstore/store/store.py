@@ -36,6 +36,7 @@ from simstore.types import BatchHits, Counts, EmbedderSpec, Hits, Item, Key, Lab
 __all__ = ["Store", "open"]
 
 _SCAN_CHUNK = 256
+_LARGEST_EF = 1 << 30
 Mode = Literal["r", "a", "w"]
 
 
@@ -194,7 +195,7 @@ class Store:
         single, n = arguments.is_single(keys), len(checked.plain)
         new_labels = None if labels is UNCHANGED else arguments.column("labels", labels, n, single)
         new_data = None if data is UNCHANGED else arguments.column("data", data, n, single)
-        arguments.batch_of(checked.plain, new_labels, new_data, n)  # refuses what cannot be stored
+        arguments.batch_of(checked, new_labels, new_data, n)  # refuses what cannot be stored
         self._writer.update(checked, new_labels, new_data)
 
     def delete(self, keys: Any, *, missing: Literal["raise", "ignore"] = "raise") -> int:
@@ -229,13 +230,16 @@ class Store:
             raise InvalidArgumentError("give vectors, or inputs for the store's embedder: one of them, not both")
         schema = self._schema()
         single = keys is not None and arguments.is_single(keys)
+        named = None if keys is None else arguments.keys_of(keys)
+        if named is not None and not named.plain and not _length(inputs if vectors is None else vectors):
+            raise InvalidArgumentError("nothing to write: the batch is empty")
         if vectors is not None:
             checked = arguments.vectors_of(vectors, schema.dim, single=single)
-            batch = arguments.batch_of(keys, labels, data, len(checked))
+            batch = arguments.batch_of(named, labels, data, len(checked), single=single)
         else:
             embedder = self._required_embedder()
-            given = [inputs] if single else inputs
-            batch = arguments.batch_of(keys, labels, data, len(given))
+            given = [inputs] if single else arguments.sized("inputs", inputs)
+            batch = arguments.batch_of(named, labels, data, len(given), single=single)
             checked = arguments.embedded(embedder.embed(given), len(batch), schema.dim)
         if checked.shape[1] > opening.MAX_DIM:
             raise InvalidVectorError(f"vectors of {checked.shape[1]} numbers: {opening.MAX_DIM} is the most")
@@ -321,7 +325,7 @@ class Store:
         return StoreInfo(
             path=str(self._path),
             count=state.n_live,
-            n_labels=len(self.labels()),
+            n_labels=sum(label is not None for label in self.labels()),
             dim=schema.dim,
             metric=schema.metric,
             M=schema.M,
@@ -402,7 +406,8 @@ class Store:
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")
         schema = self._schema()
         if inputs is not None:
-            vectors = arguments.embedded(self._required_embedder().embed(inputs), len(inputs), schema.dim)
+            given = arguments.sized("inputs", inputs)
+            vectors = arguments.embedded(self._required_embedder().embed(given), len(given), schema.dim)
         else:
             vectors = arguments.vectors_of(queries, schema.dim, what="queries")
         ready = prepared(vectors, METRICS[schema.metric], "query")
@@ -496,6 +501,10 @@ def _release(maintenance: Maintenance, searcher: Searcher, environment: Any, pid
     environment.close()
 
 
+def _length(values: Any) -> int:
+    return len(values) if hasattr(values, "__len__") else 1
+
+
 def _request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
     """What is asked, checked; the same again costs nothing."""
     try:
@@ -509,10 +518,20 @@ def _checked_request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vecto
     arguments.check_max_distance(max_distance)
     arguments.check_k(k, max_distance)
     arguments.check_positive("ef", ef)
-    return Request(None if k is None else int(k), int(ef or DEFAULT_EF), bool(exact), max_distance, bool(with_vectors))
+    if max_distance is not None:
+        try:
+            with np.errstate(over="ignore"):
+                max_distance = float(np.float32(max_distance))
+        except OverflowError:  # an int beyond all floats
+            max_distance = np.inf if max_distance > 0 else -np.inf
+    ef = min(int(ef or DEFAULT_EF), _LARGEST_EF)
+    return Request(None if k is None else int(k), ef, bool(exact), max_distance, bool(with_vectors))
 
 
 def _path(path: Any) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidArgumentError(f"path is a str or a path, not {type(path).__name__}")
-    return Path(os.path.abspath(os.fspath(path)))
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise InvalidArgumentError(f"path holds a NUL character, which no file system allows: {text!r}")
+    return Path(os.path.abspath(text))
