@@ -62,13 +62,13 @@ class Hits(Sequence[Hit]):
         rows: uint64 [k], the store's internal version numbers.
     """
 
-    __slots__ = ("_decode", "_records", "_vectors", "distances", "rows")
+    __slots__ = ("_decode", "_records", "_rows", "_vectors", "distances")
 
     def __init__(
         self,
         records: Sequence[tuple[Key, Label, bytes]],
         distances: NDArray[np.float32],
-        rows: NDArray[np.uint64],
+        rows: Sequence[int] | NDArray[np.uint64],
         decode: Callable[[bytes], Any],
         vectors: NDArray[np.float32] | None = None,
     ) -> None:
@@ -76,7 +76,12 @@ class Hits(Sequence[Hit]):
         self._vectors = vectors
         self._decode = decode
         self.distances = distances
-        self.rows = rows
+        self._rows = rows
+
+    @property
+    def rows(self) -> NDArray[np.uint64]:
+        """The store's internal version numbers, uint64 [k]."""
+        return np.asarray(self._rows, np.uint64)
 
     @property
     def keys(self) -> list[Key]:
@@ -205,8 +210,6 @@ class BatchHits(Sequence[Hits]):
         return self._hits(at % len(self))
 
     def _hits(self, i: int) -> Hits:
-        if len(self.counts) == 1:
-            return Hits(self._records, self._distances, self._rows, self._decode, self._vectors)
         if self._starts is None:
             self._starts = [0, *np.cumsum(self.counts).tolist()]
         part = slice(self._starts[i], self._starts[i + 1])

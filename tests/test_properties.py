@@ -160,7 +160,7 @@ def test_a_packer_works_on_after_a_refusal(value: Any) -> None:
 @QUICK
 @given(KEYS, st.none() | KEYS, VALUES, st.integers(0, 2**64 - 1), st.integers(0, 2**63))
 def test_an_item_comes_back(key: Any, label: Any, value: Any, row: int, seq: int) -> None:
-    stored = item_value(item_body(pack(packer(), [key, label]), pack(packer(), value)), seq.to_bytes(8, "big"), row)
+    stored = item_value(item_body((key, label, pack(packer(), value))), seq.to_bytes(8, "big"), row)
     found = read_item(stored, row)
     assert found[:2] == (key, label) and type(found[0]) is type(key) and type(found[1]) is type(label)
     assert same(found[2], value)

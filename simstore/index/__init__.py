@@ -2,7 +2,7 @@
 
 from simstore.index._kernel import Found, cpu_levels
 from simstore.index.builder import Build, BuildOptions, build_graph, extend_graph
-from simstore.index.exact import distances_to, prepared, scan
+from simstore.index.exact import distances_to, prepared, prepared_queries, scan
 from simstore.index.segment import Segment, block_checksums
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "distances_to",
     "extend_graph",
     "prepared",
+    "prepared_queries",
     "scan",
 ]

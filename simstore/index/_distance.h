@@ -23,16 +23,23 @@
 /* How many floats between two looks at the bound. */
 #define SIMSTORE_STRIDE 256
 
-/* How many vectors, and how much of each, are fetched ahead of the one that is being compared. */
-#define SIMSTORE_AHEAD 4
-#define SIMSTORE_AHEAD_BYTES 512
+/* How much is fetched ahead of the vector that is being compared: whole vectors, but no more of each than the hardware's own
+ * prefetcher needs to take over. */
+#define SIMSTORE_AHEAD_BYTES 4096
+#define SIMSTORE_AHEAD_PER_VECTOR 4096
 
 typedef void (*simstore_batch_fn)(const float *q, const float *const *v, size_t n, size_t dim, float bound, float *out);
+
+/* How many vectors to be ahead. */
+static inline size_t simstore_ahead(size_t dim) {
+    size_t n = SIMSTORE_AHEAD_BYTES / (dim * sizeof(float) + 1);
+    return n < 2 ? 2 : n > 8 ? 8 : n;
+}
 
 static inline void simstore_prefetch_vector(const float *v, size_t dim) {
     const char *p = (const char *)v;
     size_t bytes = dim * sizeof(float);
-    if (bytes > SIMSTORE_AHEAD_BYTES) bytes = SIMSTORE_AHEAD_BYTES; /* the hardware prefetcher takes over on a longer run */
+    if (bytes > SIMSTORE_AHEAD_PER_VECTOR) bytes = SIMSTORE_AHEAD_PER_VECTOR;
     for (size_t at = 0; at < bytes; at += 64) SIMSTORE_PREFETCH(p + at);
 }
 
@@ -71,8 +78,9 @@ static float simstore_ip_portable(const float *q, const float *v, size_t dim) {
 
 static void simstore_l2_batch_portable(const float *q, const float *const *v, size_t n, size_t dim, float bound,
                                        float *out) {
+    const size_t ahead = simstore_ahead(dim);
     for (size_t i = 0; i < n; i++) {
-        if (i + SIMSTORE_AHEAD < n) simstore_prefetch_vector(v[i + SIMSTORE_AHEAD], dim);
+        if (i + ahead < n) simstore_prefetch_vector(v[i + ahead], dim);
         out[i] = simstore_l2_portable(q, v[i], dim, bound);
     }
 }
@@ -80,8 +88,9 @@ static void simstore_l2_batch_portable(const float *q, const float *const *v, si
 static void simstore_ip_batch_portable(const float *q, const float *const *v, size_t n, size_t dim, float bound,
                                        float *out) {
     (void)bound;
+    const size_t ahead = simstore_ahead(dim);
     for (size_t i = 0; i < n; i++) {
-        if (i + SIMSTORE_AHEAD < n) simstore_prefetch_vector(v[i + SIMSTORE_AHEAD], dim);
+        if (i + ahead < n) simstore_prefetch_vector(v[i + ahead], dim);
         out[i] = simstore_ip_portable(q, v[i], dim);
     }
 }
@@ -99,9 +108,10 @@ __attribute__((target("avx2,fma"))) static inline float simstore_sum256(__m256 a
 
 __attribute__((target("avx2,fma"))) static void simstore_l2_batch_avx2(const float *q, const float *const *vs, size_t n,
                                                                        size_t dim, float bound, float *out) {
+    const size_t ahead = simstore_ahead(dim);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
+        if (at + ahead < n) simstore_prefetch_vector(vs[at + ahead], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         float sum = 0.0f;
         size_t i = 0;
@@ -136,9 +146,10 @@ __attribute__((target("avx2,fma"))) static void simstore_l2_batch_avx2(const flo
 __attribute__((target("avx2,fma"))) static void simstore_ip_batch_avx2(const float *q, const float *const *vs, size_t n,
                                                                        size_t dim, float bound, float *out) {
     (void)bound;
+    const size_t ahead = simstore_ahead(dim);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
+        if (at + ahead < n) simstore_prefetch_vector(vs[at + ahead], dim);
         __m256 a = _mm256_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {
@@ -157,9 +168,10 @@ __attribute__((target("avx2,fma"))) static void simstore_ip_batch_avx2(const flo
 __attribute__((target("avx512f"))) static void simstore_l2_batch_avx512(const float *q, const float *const *vs,
                                                                         size_t n, size_t dim, float bound, float *out) {
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
+    const size_t ahead = simstore_ahead(dim);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
+        if (at + ahead < n) simstore_prefetch_vector(vs[at + ahead], dim);
         __m512 a = _mm512_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
         for (; i + SIMSTORE_STRIDE < dim; ) {
@@ -203,9 +215,10 @@ __attribute__((target("avx512f"))) static void simstore_ip_batch_avx512(const fl
                                                                         size_t n, size_t dim, float bound, float *out) {
     (void)bound;
     const __mmask16 rest = (__mmask16)((1u << (dim & 15)) - 1u);
+    const size_t ahead = simstore_ahead(dim);
     for (size_t at = 0; at < n; at++) {
         const float *v = vs[at];
-        if (at + SIMSTORE_AHEAD < n) simstore_prefetch_vector(vs[at + SIMSTORE_AHEAD], dim);
+        if (at + ahead < n) simstore_prefetch_vector(vs[at + ahead], dim);
         __m512 a = _mm512_setzero_ps(), b = a;
         size_t i = 0;
         for (; i + 32 <= dim; i += 32) {

@@ -51,6 +51,8 @@ class Found:
     n_parts: int
     def __init__(self, n_queries: int, k: int) -> None: ...
     @property
+    def n(self) -> int: ...
+    @property
     def k(self) -> int: ...
     @property
     def distances(self) -> NDArray[np.float32]: ...  # (n_queries, k)
@@ -58,6 +60,7 @@ class Found:
     def rows(self) -> NDArray[np.uint64]: ...  # (n_queries, k)
     @property
     def counts(self) -> NDArray[np.int32]: ...  # (n_queries,)
+    def only(self) -> tuple[list[int], NDArray[np.float32]]: ...  # (count,)
     def copy(self) -> Found: ...
     def become(self, other: Found | None) -> None: ...
 
@@ -135,5 +138,5 @@ def row_distances(
 def prepare(
     vectors: NDArray[np.float32],  # (n, dim)
     normalise: bool,
-    out: NDArray[np.float32],  # (n, dim), written to
+    out: NDArray[np.float32] | None,  # (n, dim), written to
 ) -> tuple[int, int]: ...

@@ -12,13 +12,16 @@ arXiv 1603.09320, algorithms 2 and 5.
 from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 
 import numpy as np
+
+_empty, _float32 = np.empty, np.float32
 
 cdef extern from "_distance.h" nogil:
     ctypedef void (*simstore_batch_fn)(const float *, const float *const *, size_t, size_t, float, float *)
     void SIMSTORE_PREFETCH(const void *)
+    size_t simstore_ahead(size_t)
     void simstore_prefetch_vector(const float *, size_t)
     int simstore_cpu_level()
     simstore_batch_fn simstore_pick(int, int)
@@ -147,40 +150,82 @@ cdef class Found:
     """The k nearest so far of each query: what segments and the tail add to, one after the other; sorted by (distance, row).
 
     Attributes:
-        distances: float32 [n_queries, k], raw.
-        rows: uint64 [n_queries, k]
-        counts: int32 [n_queries], how many of the k are filled.
+        n, k: How many queries, and how many answers each may have.
+        distances: float32 [n, k], raw; a copy, as the next two.
+        rows: uint64 [n, k]
+        counts: int32 [n], how many of the k are filled.
         n_parts: How many segments and ranges have been searched.
     """
-    cdef readonly object distances, rows, counts
+    cdef readonly Py_ssize_t n
     cdef readonly int k
     cdef public int n_parts
-    cdef float[:, ::1] _distances
-    cdef uint64_t[:, ::1] _rows
-    cdef int[::1] _counts
+    cdef uint64_t *row_at       # [n, k]
+    cdef float *distance_at     # [n, k]
+    cdef int *count_at          # [n]
 
     def __cinit__(self, Py_ssize_t n_queries, int k):
-        if k < 1:
-            raise ValueError("k is at least 1")
-        self.k = k
-        self.distances = np.empty((n_queries, k), np.float32)
-        self.rows = np.empty((n_queries, k), np.uint64)
-        self.counts = np.zeros(n_queries, np.int32)
-        self._distances, self._rows, self._counts = self.distances, self.rows, self.counts
+        cdef size_t cells = <size_t>n_queries * <size_t>k
+        if k < 1 or n_queries < 0:
+            raise ValueError("k is at least 1, and no number of queries is negative")
+        if cells / k != <size_t>n_queries or cells > <size_t>1 << 58:
+            raise MemoryError
+        self.n, self.k = n_queries, k
+        self.row_at = <uint64_t *>calloc(1, cells * 12 + <size_t>n_queries * 4 + 1)
+        if self.row_at == NULL:
+            raise MemoryError
+        self.distance_at = <float *>(self.row_at + cells)
+        self.count_at = <int *>(self.distance_at + cells)
+
+    def __dealloc__(self):
+        free(self.row_at)
+
+    @property
+    def rows(self):
+        return self._array(self.row_at, (self.n, self.k), np.uint64)
+
+    @property
+    def distances(self):
+        return self._array(self.distance_at, (self.n, self.k), np.float32)
+
+    @property
+    def counts(self):
+        return self._array(self.count_at, (self.n,), np.int32)
+
+    cdef object _array(self, const void *start, tuple shape, type dtype):
+        """A copy of one of the three."""
+        out = np.empty(shape, dtype)
+        cdef unsigned char[::1] content = out.reshape(-1).view(np.uint8)
+        if content.shape[0]:
+            memcpy(&content[0], start, content.shape[0])
+        return out
+
+    def only(self):
+        """The rows (a list) and raw distances (float32 [n]) of the only query."""
+        cdef int i, count
+        if self.n != 1:
+            raise ValueError("there is more than one query, or none")
+        count = self.count_at[0]
+        distances = _empty(count, _float32)
+        cdef float[::1] out = distances
+        for i in range(count):
+            out[i] = self.distance_at[i]
+        return [self.row_at[i] for i in range(count)], distances
 
     def copy(self):
         """The same, apart."""
-        cdef Found other = Found(self._counts.shape[0], self.k)
+        cdef Found other = Found(self.n, self.k)
         other.become(self)
         other.n_parts = self.n_parts
         return other
 
     def become(self, Found other):
-        """Takes over another's content, in place; None empties it."""
+        """Takes over the content of another one of the same shape; None empties it."""
         if other is None:
-            self.counts[:] = 0
+            memset(self.count_at, 0, self.n * sizeof(int))
+        elif other.n != self.n or other.k != self.k:
+            raise ValueError("the other one has another shape")
         else:
-            self.distances[:], self.rows[:], self.counts[:] = other.distances, other.rows, other.counts
+            memcpy(self.row_at, other.row_at, <size_t>self.n * self.k * 12 + <size_t>self.n * 4)
 
 
 # -- scratch memory of one running search -------------------------------------------------------------------------------
@@ -451,7 +496,7 @@ cdef class Graph:
             pool[at] |= 1
             node = <uint32_t>pool[at] >> 1
             count = self.neighbours(self.node(node, flags), self.M0, scratch, True, links, flags)
-            for i in range(min(count, <size_t>4)):
+            for i in range(min(count, simstore_ahead(self.dim))):
                 simstore_prefetch_vector(self.vector(links[i]), self.dim)
             lowest = at + 1
             for start in range(0, count, 64):  # _BATCH
@@ -498,7 +543,7 @@ cdef class Graph:
             if not scratch.heap_has_room(n_heap + count):
                 flags[0] |= _NO_MEMORY
                 return 0
-            for i in range(min(count, <size_t>4)):
+            for i in range(min(count, simstore_ahead(self.dim))):
                 simstore_prefetch_vector(self.vector(links[i]), self.dim)
             for start in range(0, count, 64):  # _BATCH
                 part = min(count - start, <size_t>_BATCH)
@@ -611,16 +656,16 @@ cdef class Graph:
                 else:
                     size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, scratch, links, dists, &flags)
                 for i in range(size):
-                    if found._counts[q] == k and unpack_distance(scratch.pool[i]) > found._distances[q, k - 1]:
+                    if found.count_at[q] == k and unpack_distance(scratch.pool[i]) > found.distance_at[q * found.k + k - 1]:
                         break
                     self.offer_node(<uint32_t>scratch.pool[i] >> 1, unpack_distance(scratch.pool[i]), bitmap, n_bits,
-                                    &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k, &flags)
+                                    found.distance_at + q * found.k, found.row_at + q * found.k, found.count_at + q, k, &flags)
                 for i in range(n_orphans):
                     if scratch.visit(self.orphans[i]):  # else an upper level led to it
-                        self.offer_exact(&queries[q, 0], &self.orphans[i], 1, bitmap, n_bits, &found._distances[q, 0],
-                                         &found._rows[q, 0], &found._counts[q], k, &flags)
+                        self.offer_exact(&queries[q, 0], &self.orphans[i], 1, bitmap, n_bits, found.distance_at + q * found.k,
+                                         found.row_at + q * found.k, found.count_at + q, k, &flags)
                 scratch.forget()
-                if found._counts[q] < expected:
+                if found.count_at[q] < expected:
                     flags |= _FEW
         free(links)
         self.spare.append(scratch)
@@ -629,7 +674,7 @@ cdef class Graph:
     cdef int check_shapes(self, const float[:, ::1] queries, Found found) except -1:
         if <size_t>queries.shape[1] != self.dim:
             raise ValueError("the query's width is not the graph's")
-        if queries.shape[0] != found._counts.shape[0]:
+        if queries.shape[0] != found.n:
             raise ValueError("found is for another number of queries")
         return 0
 
@@ -651,8 +696,8 @@ cdef class Graph:
             listed = &nodes[0]
         with nogil:
             for q in range(queries.shape[0]):
-                self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, &found._distances[q, 0],
-                                 &found._rows[q, 0], &found._counts[q], found.k, &flags)
+                self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, found.distance_at + q * found.k,
+                                 found.row_at + q * found.k, found.count_at + q, found.k, &flags)
         return flags
 
     def distances_to_all(self, const float[::1] query, float[::1] out):
@@ -758,7 +803,7 @@ def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::
     cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
     cdef int cpu = simstore_cpu_level() if level is None else min(_LEVELS.index(level), simstore_cpu_level())
     cdef simstore_batch_fn measure = simstore_pick(is_ip, cpu)
-    if vectors.shape[1] != queries.shape[1] or queries.shape[0] != found._counts.shape[0]:
+    if vectors.shape[1] != queries.shape[1] or queries.shape[0] != found.n:
         raise ValueError("the query's width is not the vectors', or found is for another number of queries")
     with nogil:
         for q in range(queries.shape[0]):
@@ -766,12 +811,12 @@ def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::
                 size = min(n - start, <Py_ssize_t>_BATCH)
                 for i in range(size):
                     part[i] = &vectors[start + i, 0]
-                bound = found._distances[q, k - 1] if found._counts[q] == k else INFINITY
+                bound = found.distance_at[q * found.k + k - 1] if found.count_at[q] == k else INFINITY
                 measure(&queries[q, 0], part, size, vectors.shape[1], bound, dists)
                 for i in range(size):
                     row = first_row + <uint64_t>(start + i)
-                    if (dists[i] <= bound or found._counts[q] < k) and (bitmap == NULL or is_set(bitmap, n_bits, row)):
-                        offer(dists[i], row, &found._distances[q, 0], &found._rows[q, 0], &found._counts[q], k)
+                    if (dists[i] <= bound or found.count_at[q] < k) and (bitmap == NULL or is_set(bitmap, n_bits, row)):
+                        offer(dists[i], row, found.distance_at + q * found.k, found.row_at + q * found.k, found.count_at + q, k)
 
 
 def row_distances(const float[:, ::1] vectors, const float[::1] query, bint is_ip, float[::1] out, level=None):
@@ -799,14 +844,15 @@ cdef double _LARGEST = 1e36   # a squared norm; the squared distance of two such
 
 
 def prepare(const float[:, ::1] vectors, bint normalise, float[:, ::1] out):
-    """Writes vectors as they are compared: of unit length if ``normalise``, and without negative zeros.
+    """Writes vectors as they are compared: of unit length if ``normalise``, and without negative zeros; with None only looks.
 
     Returns (OK, n), or why the first unusable vector cannot be (NOT_FINITE, TOO_LARGE, ZERO), and which it is.
     """
     cdef Py_ssize_t i, j, n = vectors.shape[0], dim = vectors.shape[1]
     cdef double sum, scale
     cdef int why = 0
-    if out.shape[0] != n or out.shape[1] != dim:
+    cdef bint writes = out is not None
+    if writes and (out.shape[0] != n or out.shape[1] != dim):
         raise ValueError("out has another shape than vectors")
     with nogil:
         for i in range(n):
@@ -821,6 +867,8 @@ def prepare(const float[:, ::1] vectors, bint normalise, float[:, ::1] out):
                 why = 3
             if why:
                 break
+            if not writes:
+                continue
             if normalise:
                 scale = 1.0 / sqrt(sum)
                 for j in range(dim):

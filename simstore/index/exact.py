@@ -24,10 +24,21 @@ def prepared(vectors: NDArray[np.float32], metric: Metric, what: str = "vector")
         InvalidVectorError: One of them cannot be; names the first.
     """
     out = np.empty_like(vectors)
+    _prepare(vectors, metric, what, out)
+    return out
+
+
+def prepared_queries(queries: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    """Queries [n, dim] as they are compared; the very array where nothing is to be changed. Errors as in prepared."""
+    out = np.empty_like(queries) if metric.normalises else None
+    _prepare(queries, metric, "query", out)
+    return queries if out is None else out
+
+
+def _prepare(vectors: NDArray[np.float32], metric: Metric, what: str, out: NDArray[np.float32] | None) -> None:
     why, at = _kernel.prepare(vectors, metric.normalises, out)
     if why:
         raise InvalidVectorError(f"{what} {at} {_WHY[why]}" if len(vectors) > 1 else f"the {what} {_WHY[why]}")
-    return out
 
 
 def scan(

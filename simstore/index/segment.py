@@ -107,12 +107,14 @@ class Segment:
     def _run(self, work: Callable[[], int], found: Found | None) -> int:
         """Runs kernel work until every block it has read is verified; returns its flags."""
         before = found.copy() if found is not None and found.n_parts and not self._trusted else None
+        has_verified = False
         while (flags := work()) & _kernel.UNVERIFIED:
+            has_verified = True
             self._verify(set(np.flatnonzero(self._states == _kernel.BLOCK_WANTED).tolist()))
             if found is not None:
                 found.become(before)
         self._raise_if(flags)
-        if not self._trusted and not np.any(self._states != _kernel.BLOCK_GOOD):
+        if has_verified and np.all(self._states == _kernel.BLOCK_GOOD):
             self._graph.trust()
             self._trusted = True
         return flags

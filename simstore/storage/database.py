@@ -252,22 +252,34 @@ class Database:
                 yield int.from_bytes(key, "big"), value
 
     def put_log(self, txn: Transaction, seq: int, entry: LogEntry) -> None:
-        """Writes what the transaction changed; now and then drops what nobody should need any more."""
+        """Writes which rows the transaction buried; now and then drops what nobody should need any more."""
         with txn.cursor(db=self._log) as cursor:
-            cursor.put(row_key(seq), entry.value(seq), append=True)
-            if seq % LOG_KEPT == 0:
+            if cursor.first() and int.from_bytes(cursor.key(), "big") <= seq - 2 * LOG_KEPT:
                 while cursor.first() and int.from_bytes(cursor.key(), "big") <= seq - LOG_KEPT:
                     cursor.delete()
+            cursor.put(row_key(seq), entry.value(seq), append=True)
 
-    def log_since(self, txn: Transaction, seq: int, newest: int) -> list[LogEntry] | None:
-        """The entries after seq, or None if some are gone already."""
-        entries = []
-        with txn.cursor(db=self._log) as cursor:
-            if not cursor.set_key(row_key(seq + 1)):
+    def buried_since(self, txn: Transaction, seq: int, state: State) -> list[int] | None:
+        """The rows buried after seq, or None if an entry is gone or damaged: the tombstones know them all."""
+        rows: list[int] = []
+        at = state.log_seq
+        while at > seq:
+            value = txn.get(row_key(at), db=self._log)
+            try:
+                entry = None if value is None else LogEntry.of(value, at)
+            except CorruptStoreError:
+                entry = None
+            if entry is None or entry.previous >= at:
                 return None
+            rows += entry.dead_rows
+            at = entry.previous
+        return rows
+
+    def log_values(self, txn: Transaction) -> Iterator[tuple[int, bytes]]:
+        """Seqs and the stored values of their log entries, ascending."""
+        with txn.cursor(db=self._log) as cursor:
             for key, value in cursor:
-                entries.append(LogEntry.of(value, int.from_bytes(key, "big")))
-        return entries if len(entries) == newest - seq else None
+                yield int.from_bytes(key, "big"), value
 
     # -- labels and keys, whole --
 

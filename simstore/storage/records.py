@@ -3,6 +3,7 @@ that strayed to another place passes for good."""
 
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -54,23 +55,25 @@ def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
     return body
 
 
-# -- items: created_seq, the size of the head (u16), the head (msgpack [key, label]), the data (msgpack) ---------------
+# -- items: created_seq, msgpack [key, label, data as msgpack] ---------------------------------------------------------
 
 Record = tuple[Key, Label, bytes]
 """An item's key and label, and its data as msgpack."""
 
-_HEAD = struct.Struct(">H")
-_HEAD_AT = 2 * _CHECKSUM_BYTES + _HEAD.size
+_BODY_AT = 2 * _CHECKSUM_BYTES
+_pack_body = partial(msgpack.packb, unicode_errors="surrogatepass")
+_unpack_body = partial(msgpack.unpackb, use_list=False, unicode_errors="surrogatepass")
+
+
+def item_body(record: Record) -> bytes:
+    """What an item's value ends with."""
+    body: bytes = _pack_body(record)
+    return body
 
 
 def item_value(body: bytes, created_seq: bytes, row: int) -> bytes:
     """The stored value of an item: checksum, created_seq, body."""
     return sealed(created_seq + body, row)
-
-
-def item_body(head: bytes, data: bytes) -> bytes:
-    """What an item's value ends with."""
-    return _HEAD.pack(len(head)) + head + data
 
 
 def read_record(value: bytes, row: int) -> Record:
@@ -81,9 +84,8 @@ def read_record(value: bytes, row: int) -> Record:
     """
     if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
         raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
-    stop = _HEAD_AT + int.from_bytes(value[_HEAD_AT - _HEAD.size : _HEAD_AT], "big")
-    key, label = unpack(value[_HEAD_AT:stop])
-    return key, label, value[stop:]
+    record: Record = _unpack_body(value[_BODY_AT:])
+    return record
 
 
 def read_item(value: bytes, row: int) -> tuple[Key, Label, Any]:
@@ -145,20 +147,21 @@ def split_records(value: bytes | memoryview, dim: int) -> tuple[NDArray[np.float
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The newest transaction: its seq; the next row; live items; the number keys=None gives next; seq of the newest change of
-    the list of segments."""
+    """The newest transaction: its seq; the next row; live items; the number keys=None gives next; the seqs of the newest change
+    of the list of segments and of the newest log entry."""
 
     seq: int = 0
     next_row: int = 0
     n_live: int = 0
     next_number: int = 0
     segments_seq: int = 0
+    log_seq: int = 0
 
-    _FORM = struct.Struct(">5Q")
+    _FORM = struct.Struct(">6Q")
 
     def value(self) -> bytes:
         """The stored value."""
-        return sealed(self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq))
+        return sealed(self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq, self.log_seq))
 
     @classmethod
     def of(cls, value: bytes) -> "State":
@@ -168,25 +171,20 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """What one transaction changed: rows first_row to first_row + n_rows - 1 are new, dead_rows have a tombstone now."""
+    """The rows that one transaction buried, and the seq of the entry before. What it added, the state's next_row tells."""
 
-    first_row: int
-    n_rows: int
+    previous: int
     dead_rows: tuple[int, ...]
 
     def value(self, seq: int) -> bytes:
         """The stored value."""
-        return sealed(msgpack.packb([self.first_row, self.n_rows, _packed_rows(self.dead_rows)]), seq)
+        return sealed(msgpack.packb([self.previous, np.array(self.dead_rows, "<u8").tobytes()]), seq)
 
     @classmethod
     def of(cls, value: bytes, seq: int) -> "LogEntry":
         """The entry of a stored value."""
-        first_row, n_rows, dead = msgpack.unpackb(unsealed(value, f"log entry {seq}", seq))
-        return cls(first_row, n_rows, tuple(np.frombuffer(dead, "<u8").tolist()))
-
-
-def _packed_rows(rows: tuple[int, ...]) -> bytes:
-    return np.array(rows, "<u8").tobytes()
+        previous, dead = msgpack.unpackb(unsealed(value, f"log entry {seq}", seq))
+        return cls(previous, tuple(np.frombuffer(dead, "<u8").tolist()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
 """What the public methods are given, checked and brought into one form before anything is read or written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ from simstore.errors import (
     SimstoreError,
 )
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
-from simstore.storage.records import item_body
 from simstore.types import Key, Label
 
 __all__ = ["Batch", "Keys", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
@@ -145,12 +144,6 @@ def column(name: str, values: Any, count: int, single: bool) -> list[Any]:
     if len(column) != count:
         raise InvalidArgumentError(f"{len(column)} {name} for {count} items: give one for each, or leave {name} out")
     return column
-
-
-def item_bodies(keys: Sequence[Key], labels: Sequence[Label], data: Sequence[bytes]) -> list[bytes]:
-    """The bodies of items from their keys, labels and packed data."""
-    with_packer = packer()
-    return [item_body(pack(with_packer, [key, label]), packed) for key, label, packed in zip(keys, labels, data, strict=True)]
 
 
 # -- vectors ---------------------------------------------------------------------------------------------------------

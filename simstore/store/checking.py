@@ -8,7 +8,7 @@ import numpy as np
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
-from simstore.storage import Database, Environment, Files, SegmentRecord, State, Transaction
+from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, State, Transaction
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import created_seq_of, read_item, unsealed
@@ -21,6 +21,7 @@ __all__ = ["check_store"]
 
 _RESTORE = "restore the store from a backup, or delete the item and add it again"
 _REBUILD = "open the store with mode='a' and call optimize(): the items are safe, the segment is rebuilt from them"
+_HARMLESS = "nothing is lost: the log is a shortcut, and processes read all tombstones where it does not serve"
 _CHUNK = 4096
 
 
@@ -72,8 +73,21 @@ def _check_state(txn: Transaction, database: Database, files: Files, directory: 
             f"{state.n_live} live items are counted where {state.next_row} rows and {n_dead} tombstones stand",
             _RESTORE,
         )
-    if state.seq and database.log_since(txn, state.seq - 1, state.seq) is None:
-        yield Problem("log", f"the entry of the newest transaction, {state.seq}, is missing", _RESTORE)
+    yield from _check_log(txn, database, state)
+
+
+def _check_log(txn: Transaction, database: Database, state: State) -> Iterator[Problem]:
+    before: int | None = None
+    for seq, value in database.log_values(txn):
+        try:
+            previous = LogEntry.of(value, seq).previous
+            if before is not None and previous != before:
+                yield Problem("log", f"log entry {previous}, between {before} and {seq}, is missing", _HARMLESS)
+        except CorruptStoreError as err:
+            yield Problem("log", str(err), _HARMLESS)
+        before = seq
+    if (before or 0) != state.log_seq:
+        yield Problem("log", f"log entry {state.log_seq}, the newest, is missing", _HARMLESS)
 
 
 def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import Build, BuildOptions, Segment, block_checksums, build_graph, extend_graph
 from simstore.metrics import METRICS
-from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, Transaction, steps
+from simstore.storage import Database, Environment, Files, SegmentRecord, Transaction, steps
 from simstore.storage.files import discard, publish_file, write_file
 from simstore.store.searcher import cpu_count
 from simstore.store.view import View, Views, open_segment, read_prepared
@@ -332,7 +332,6 @@ class Maintenance:
             publish_file(self._files, temporary, self._directory / record.file)
         state = database.state(txn)
         database.replace_segments(txn, job.replaces, [record])
-        database.put_log(txn, state.seq + 1, LogEntry(state.next_row, 0, ()))
         database.put_state(txn, replace(state, seq=state.seq + 1, segments_seq=state.seq + 1))
         steps.reached("publish.put")
         return True

@@ -7,7 +7,8 @@ from simstore.storage.records import Record, read_record
 
 __all__ = ["RecentRecords"]
 
-_GENERATION = 16384  # records; two generations are kept
+_GENERATION_BYTES = 8 << 20  # two generations are kept
+_RECORD_BYTES = 250  # what Python takes for a record beside its data
 _LARGEST = 1024  # bytes of data; larger ones are read anew each time
 
 
@@ -18,6 +19,7 @@ class RecentRecords:
         self._database = database
         self._young: dict[int, Record] = {}
         self._old: dict[int, Record] = {}
+        self._size = 0  # of the young, in bytes; threads may lose an addition, never the rows
 
     def read(self, txn: Transaction, rows: Iterable[int]) -> list[Record]:
         """The records of rows.
@@ -31,8 +33,8 @@ class RecentRecords:
                 records.append(young[row])
             except KeyError:
                 records.append(self._find(txn, row, young))
-        if len(young) > _GENERATION:
-            self._old, self._young = young, {}
+        if self._size > _GENERATION_BYTES:
+            self._old, self._young, self._size = young, {}, 0
         return records
 
     def _find(self, txn: Transaction, row: int, young: dict[int, Record]) -> Record:
@@ -41,4 +43,5 @@ class RecentRecords:
             record = read_record(self._database.item(txn, row), row)
         if len(record[2]) <= _LARGEST:
             young[row] = record
+            self._size += _RECORD_BYTES + len(record[2])
         return record

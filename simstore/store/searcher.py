@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,7 @@ _SORTED_K = 1024  # more answers than that are sorted at the end, and found exac
 _CHUNK = 64  # queries a thread takes at a time
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class Answers(NamedTuple):
     """The answers to n queries, one query's after the other's, nearest first.
 
     Attributes:
@@ -75,7 +75,9 @@ class Searcher:
             with self._environment.read() as txn:
                 view = self._views.current(txn)
                 loose = self._views.loose(txn, view) if view.loose else []
-                hits = self._batch(txn, view, loose, query, request)[0]
+                rows, distances = self._answer(txn, view, loose, query, request)
+                records = self._recent.read(txn, rows)
+                hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
         self._on_searched(view)
@@ -115,6 +117,23 @@ class Searcher:
             self._pool.shutdown(wait=True)
 
     # -- rows --
+
+    def _answer(
+        self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], request: Request
+    ) -> tuple[list[int], NDArray[np.float32]]:
+        """The rows and true distances of the answer to one query [1, dim]; as ``_answers``, with less between."""
+        n_live = view.state.n_live
+        k = request.k
+        if k is None or k > _SORTED_K or not n_live:
+            _, distances, rows = self._answers(txn, view, loose, query, request)
+            return rows.tolist(), distances
+        metric = METRICS[view.schema.metric]
+        numbers, raw = self._nearest(txn, view, loose, query, k if k < n_live else n_live, request, metric).only()
+        distances = metric.true_distances(raw)
+        if request.max_distance is not None:
+            n = np.count_nonzero(distances <= np.float32(request.max_distance))
+            return numbers[:n], distances[:n]
+        return numbers, distances
 
     def _answers(
         self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
@@ -192,15 +211,17 @@ class Searcher:
     def _batch(
         self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
     ) -> BatchHits:
-        answers = self._answers(txn, view, loose, queries, request)
-        numbers = answers.rows.tolist()
-        vectors = None
-        if request.with_vectors:
-            dim = view.schema.dim or 0
-            vectors = np.array([self._database.vector(txn, row, dim) for row in numbers], np.float32).reshape(len(numbers), dim)
-        return BatchHits(
-            self._recent.read(txn, numbers), answers.distances, answers.rows, answers.counts, request.k, unpack, vectors
-        )
+        counts, distances, rows = self._answers(txn, view, loose, queries, request)
+        numbers = rows.tolist()
+        vectors = self._vectors(txn, view, numbers, request)
+        return BatchHits(self._recent.read(txn, numbers), distances, rows, counts, request.k, unpack, vectors)
+
+    def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:
+        """The vectors of rows [n, dim], if they are asked for."""
+        if not request.with_vectors:
+            return None
+        dim = view.schema.dim or 0
+        return np.array([self._database.vector(txn, row, dim) for row in rows], np.float32).reshape(len(rows), dim)
 
 
 def _within(
@@ -213,9 +234,6 @@ def _within(
     k = distances.shape[1]
     if max_distance is not None:
         counts = np.minimum(counts, (distances <= np.float32(max_distance)).sum(axis=1, dtype=np.int32))
-    elif len(counts) == 1:
-        n = counts.item(0)
-        return Answers(counts, distances[0, :n], rows[0, :n])
     chosen = np.arange(k) < counts[:, None]
     return Answers(counts, distances[chosen], rows[chosen])
 

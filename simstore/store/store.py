@@ -20,7 +20,7 @@ from simstore.errors import (
     InvalidVectorError,
     KeyNotFoundError,
 )
-from simstore.index import prepared
+from simstore.index import prepared, prepared_queries
 from simstore.metrics import METRICS
 from simstore.storage import DATA_FILE, Files, LocalFiles
 from simstore.storage.encoding import decode_key, encode_key
@@ -378,7 +378,7 @@ class Store:
         request = _request(k, ef, exact, max_distance, with_vectors)
         schema = self._schema()
         vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
-        return self._searcher.search(prepared(vector, METRICS[schema.metric], "query"), request)
+        return self._searcher.search(prepared_queries(vector, METRICS[schema.metric]), request)
 
     def search_many(
         self,
@@ -410,7 +410,7 @@ class Store:
             vectors = arguments.embedded(self._required_embedder().embed(given), len(given), schema.dim)
         else:
             vectors = arguments.vectors_of(queries, schema.dim, what="queries")
-        ready = prepared(vectors, METRICS[schema.metric], "query")
+        ready = prepared_queries(vectors, METRICS[schema.metric])
         return self._searcher.search_many(ready, request, thread_count(threads, len(ready)))
 
     def _schema(self) -> Any:

@@ -128,13 +128,13 @@ class Views:
         old, state = self._view, self._database.state(txn)
         if old is not None and old.raw == raw:
             return old
-        entries = None
+        buried = None
         if old is not None and old.state.seq <= state.seq:
-            entries = self._database.log_since(txn, old.state.seq, state.seq)
-        if old is None or entries is None:
+            buried = self._database.buried_since(txn, old.state.seq, state)
+        if old is None or buried is None:
             alive = Alive.of(state.next_row, self._database.tombstones(txn).tolist())
         else:
-            alive = old.alive.without((row for entry in entries for row in entry.dead_rows), state.next_row)
+            alive = old.alive.without(buried, state.next_row)
         records, segments = self._segments(txn, old, state)
         schema = old.schema if old is not None and old.schema.dim is not None else self._database.schema(txn)
         view = View(raw, schema, state, records, segments, alive, _uncovered(segments, state.next_row))

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
 from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
-from simstore.storage.records import read_record
-from simstore.store.arguments import Batch, Keys, item_bodies
+from simstore.storage.records import item_body, read_record
+from simstore.store.arguments import Batch, Keys
 from simstore.types import Counts, Key
 
 __all__ = ["UNCHANGED", "Writer"]
@@ -139,7 +139,8 @@ class Writer:
     def _change(state: State, keys: Keys, batch: Batch, vectors: NDArray[np.float32], live: Sequence[int | None]) -> _Change:
         dead = [row for row in live if row is not None]
         numbers = [key for key in keys.plain if isinstance(key, int)]
-        rows = NewRows(keys.encoded, batch.label_keys, item_bodies(keys.plain, batch.labels, batch.data), vectors)
+        bodies = [item_body(record) for record in zip(keys.plain, batch.labels, batch.data, strict=True)]
+        rows = NewRows(keys.encoded, batch.label_keys, bodies, vectors)
         next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
         return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
 
@@ -152,12 +153,17 @@ class Writer:
             steps.reached("write.appended")
         if change.dead:
             database.bury(txn, change.dead, seq)
+            database.put_log(txn, seq, LogEntry(state.log_seq, tuple(change.dead)))
             steps.reached("write.buried")
-        database.put_log(txn, seq, LogEntry(state.next_row, n_rows, tuple(change.dead)))
-        database.put_state(
-            txn,
-            replace(state, seq=seq, next_row=state.next_row + n_rows, n_live=change.n_live, next_number=change.next_number),
+        new = State(
+            seq,
+            state.next_row + n_rows,
+            change.n_live,
+            change.next_number,
+            state.segments_seq,
+            seq if change.dead else state.log_seq,
         )
+        database.put_state(txn, new)
         steps.reached("write.put")
 
 
