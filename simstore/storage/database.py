@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, FormatVersionError
 from simstore.storage.environment import Environment, Transaction
 from simstore.storage.records import (
+    U64,
     LogEntry,
+    Record,
     SegmentRecord,
     State,
     item_value,
+    read_record,
     row_key,
     rows_per_run,
     sealed,
@@ -141,6 +144,19 @@ class Database:
         if value is None:
             raise CorruptStoreError(f"the item in row {row} is missing: store.check() lists what else is")
         return value
+
+    def records(self, txn: Transaction, rows: Iterable[int]) -> list[Record]:
+        """Key, label and packed data of the items in rows.
+
+        Raises:
+            CorruptStoreError: One is damaged or missing.
+        """
+        get, table, key_of = txn.get, self._items, U64.pack
+        records = []
+        for row in rows:
+            value = get(key_of(row), None, table)
+            records.append(read_record(self.item(txn, row) if value is None else value, row))
+        return records
 
     def items(self, txn: Transaction, first_row: int = 0) -> Iterator[tuple[int, bytes]]:
         """Rows and their items' stored values, ascending from first_row."""

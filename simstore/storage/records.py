@@ -3,7 +3,6 @@ that strayed to another place passes for good."""
 
 import struct
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import msgpack
@@ -61,13 +60,11 @@ Record = tuple[Key, Label, bytes]
 """An item's key and label, and its data as msgpack."""
 
 _BODY_AT = 2 * _CHECKSUM_BYTES
-_pack_body = partial(msgpack.packb, unicode_errors="surrogatepass")
-_unpack_body = partial(msgpack.unpackb, use_list=False, unicode_errors="surrogatepass")
 
 
 def item_body(record: Record) -> bytes:
     """What an item's value ends with."""
-    body: bytes = _pack_body(record)
+    body: bytes = msgpack.packb(record, unicode_errors="surrogatepass")
     return body
 
 
@@ -84,7 +81,7 @@ def read_record(value: bytes, row: int) -> Record:
     """
     if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
         raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
-    record: Record = _unpack_body(value[_BODY_AT:])
+    record: Record = msgpack.unpackb(value[_BODY_AT:], use_list=False, unicode_errors="surrogatepass")
     return record
 
 

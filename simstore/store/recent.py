@@ -1,9 +1,7 @@
 """Records that were answers lately. A row never changes, so that what was read once stays right."""
 
-from collections.abc import Iterable
-
 from simstore.storage import Database, Transaction
-from simstore.storage.records import Record, read_record
+from simstore.storage.records import Record
 
 __all__ = ["RecentRecords"]
 
@@ -21,27 +19,27 @@ class RecentRecords:
         self._old: dict[int, Record] = {}
         self._size = 0  # of the young, in bytes; threads may lose an addition, never the rows
 
-    def read(self, txn: Transaction, rows: Iterable[int]) -> list[Record]:
+    def read(self, txn: Transaction, rows: list[int]) -> list[Record]:
         """The records of rows.
 
         Raises:
             CorruptStoreError: One is damaged or missing.
         """
-        young, records = self._young, []
-        for row in rows:
-            try:
-                records.append(young[row])
-            except KeyError:
-                records.append(self._find(txn, row, young))
+        young = self._young
+        try:
+            return [young[row] for row in rows]
+        except KeyError:
+            return self._read(txn, rows, young)
+
+    def _read(self, txn: Transaction, rows: list[int], young: dict[int, Record]) -> list[Record]:
+        old = self._old
+        missing = [row for row in rows if row not in young and row not in old]
+        fresh = dict(zip(missing, self._database.records(txn, missing), strict=True))
+        records = [young.get(row) or old.get(row) or fresh[row] for row in rows]
+        for row, record in zip(rows, records, strict=True):
+            if len(record[2]) <= _LARGEST and row not in young:
+                young[row] = record
+                self._size += _RECORD_BYTES + len(record[2])
         if self._size > _GENERATION_BYTES:
             self._old, self._young, self._size = young, {}, 0
         return records
-
-    def _find(self, txn: Transaction, row: int, young: dict[int, Record]) -> Record:
-        record = self._old.get(row)
-        if record is None:
-            record = read_record(self._database.item(txn, row), row)
-        if len(record[2]) <= _LARGEST:
-            young[row] = record
-            self._size += _RECORD_BYTES + len(record[2])
-        return record
