@@ -75,6 +75,13 @@ def test_what_open_sets(stores: OpenStore, tmp_path: Path) -> None:
     assert (other.dim, other.metric, other.M, other.ef_construction, other.embedder) == (None, "cosine", 16, 200, None)
 
 
+def test_numpy_numbers_set_what_ints_do(stores: OpenStore) -> None:
+    store = stores(dim=np.int64(3), M=np.int32(8), ef_construction=np.uint16(50))
+    info = store.info()
+    assert (info.dim, info.M, info.ef_construction) == (3, 8, 50)
+    assert {type(info.dim), type(info.M), type(info.ef_construction)} == {int}
+
+
 def test_the_first_add_settles_the_width(stores: OpenStore) -> None:
     store = stores()
     store.add("a", [1.0, 2.0, 3.0])

@@ -50,7 +50,7 @@ static float simstore_l2_portable(const float *q, const float *v, size_t dim, fl
     float sum = 0.0f;
     size_t i = 0;
     while (i + 8 <= dim) {
-        size_t stop = i + SIMSTORE_STRIDE 256
+        size_t stop = i + SIMSTORE_STRIDE < dim ? i + SIMSTORE_STRIDE : dim;
         for (; i + 8 <= stop; i += 8)
             for (int j = 0; j < 8; j++) {
                 float d = q[i + j] - v[i + j];
@@ -116,7 +116,7 @@ __attribute__((target("avx2,fma"))) static void simstore_l2_batch_avx2(const flo
         float sum = 0.0f;
         size_t i = 0;
         while (i + 8 <= dim) {
-            size_t stop = i + SIMSTORE_STRIDE 256
+            size_t stop = i + SIMSTORE_STRIDE < dim ? i + SIMSTORE_STRIDE : dim;
             for (; i + 32 <= stop; i += 32) {
                 __m256 d0 = _mm256_sub_ps(_mm256_loadu_ps(q + i), _mm256_loadu_ps(v + i));
                 __m256 d1 = _mm256_sub_ps(_mm256_loadu_ps(q + i + 8), _mm256_loadu_ps(v + i + 8));
@@ -174,7 +174,7 @@ __attribute__((target("avx512f"))) static void simstore_l2_batch_avx512(const fl
         if (at + ahead < n) simstore_prefetch_vector(vs[at + ahead], dim);
         __m512 a = _mm512_setzero_ps(), b = a, c = a, e = a;
         size_t i = 0;
-        for (; i + SIMSTORE_STRIDE 256
+        for (; i + SIMSTORE_STRIDE < dim; ) {
             for (size_t stop = i + SIMSTORE_STRIDE; i < stop; i += 64) {
                 __m512 d0 = _mm512_sub_ps(_mm512_loadu_ps(q + i), _mm512_loadu_ps(v + i));
                 __m512 d1 = _mm512_sub_ps(_mm512_loadu_ps(q + i + 16), _mm512_loadu_ps(v + i + 16));

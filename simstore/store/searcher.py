@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ from simstore.storage.encoding import unpack
 from simstore.store.recent import RecentRecords
 from simstore.store.view import Loose, View, Views
 from simstore.types import BatchHits, Hits
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count", "thread_count"]
 
@@ -104,7 +106,9 @@ class Searcher:
         self._on_searched(view)
         return hits
 
-    def _threads(self, n: int) -> ThreadPoolExecutor:
+    def _threads(self, n: int) -> "ThreadPoolExecutor":
+        from concurrent.futures import ThreadPoolExecutor  # most processes never need it, and it takes 1 MB
+
         with self._pool_lock:
             if self._pool is None or self._pool_size < n:
                 self._pool, self._pool_size = ThreadPoolExecutor(n, "simstore-search"), n

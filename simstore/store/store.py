@@ -123,6 +123,7 @@ class Store:
         cls, path: str | os.PathLike[str], dim: int | None, metric: str, embedder: Embedder | None, mode: str, M: int,
         ef_construction: int, background: bool, files: Files, map_size: int | None = None,
     ) -> "Store":  # fmt: skip
+        dim, M, ef_construction = _whole(dim), _whole(M), _whole(ef_construction)
         record = None if embedder is None else to_record(embedder)
         if record is not None and dim is not None and dim != record["dim"]:
             raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
@@ -499,6 +500,11 @@ def _release(maintenance: Maintenance, searcher: Searcher, environment: Any, pid
     maintenance.stop()
     searcher.close()
     environment.close()
+
+
+def _whole(n: Any) -> Any:
+    """A numpy integer as an int; anything else as it is."""
+    return int(n) if isinstance(n, np.integer) else n
 
 
 def _length(values: Any) -> int:
