@@ -1014,3 +1014,25 @@ def test_without_background_only_optimize_and_close_fold(stores: OpenStore, monk
     assert store.info().n_tail == 1  # too few to fold
     store.optimize()
     assert store.info().n_tail == 0
+
+
+def test_a_long_tail_of_wide_vectors_is_exact(stores: OpenStore) -> None:
+    """Wide enough, and many enough, for the scan that looks at some dimensions first."""
+    rng = np.random.default_rng(9)
+    vectors = (rng.normal(size=(700, 120)) * rng.uniform(0.1, 3, 120)).astype(np.float32)
+    store = stores(metric="l2")
+    alive: set[int] = set()
+    for first, stop in ((0, 1), (1, 90), (90, 300), (300, 301), (301, 700)):
+        store.add(range(first, stop), vectors[first:stop])
+        alive |= set(range(first, stop))
+        gone = sorted(alive)[3::7]
+        store.delete(gone)
+        alive -= set(gone)
+        rows = np.array(sorted(alive))
+        for query in vectors[rng.integers(0, stop, 10)] + rng.normal(0, 0.2, (10, 120)).astype(np.float32):
+            true = np.sqrt(((vectors[rows].astype(np.float64) - query) ** 2).sum(axis=1))
+            order = np.argsort(true)[:10]
+            hits = store.search(query, 10)
+            assert hits.keys == rows[order].tolist()
+            assert np.allclose(hits.distances, true[order], rtol=1e-5)
+    assert store.info().n_tail == 700

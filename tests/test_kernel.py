@@ -218,6 +218,41 @@ def whole_graph(is_ip: bool, **more: Any) -> tuple[Graph, graphs.Floats, graphs.
     return graph, vectors, rows
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("how", ["normal", "whole numbers", "one far dimension"])
+def test_coarse_vectors_change_no_answer(how: str, level: str) -> None:
+    dim, rng = 100, np.random.default_rng(5)
+    vectors = whole_numbers(3, N, dim) if how == "whole numbers" else normal(3, N, dim)
+    if how == "one far dimension":
+        vectors[:, 7] += 1e4  # where rounding is coarse, too
+    vectors[11] = np.nan
+    queries = np.ascontiguousarray(vectors[100:140] + (how == "normal") * rng.normal(0, 0.5, (40, dim)).astype(np.float32))
+    for dims in (np.arange(100), np.array([7]), np.sort(rng.permutation(dim)[:32])):
+        few = {"coarse": np.ascontiguousarray(vectors[:, dims]), "coarse_queries": np.ascontiguousarray(queries[:, dims])}
+        plain, coarse = Found(len(queries), 12), Found(len(queries), 12)
+        scan_rows(vectors, 0, queries, False, None, plain, level)
+        scan_rows(vectors, 0, queries, False, None, coarse, level, **few)
+        assert coarse.rows.tolist() == plain.rows.tolist()
+        assert coarse.distances.tobytes() == plain.distances.tobytes()
+
+
+def test_coarse_vectors_have_to_fit() -> None:
+    vectors = normal(1, 20, 8)
+    query, found = vectors[:1], Found(1, 3)
+    bad: list[dict[str, Any]] = [
+        {"coarse": vectors[:, :4].copy()},
+        {"coarse": vectors[:19, :4].copy(), "coarse_queries": query[:, :4].copy()},
+        {"coarse": vectors[:, :4].copy(), "coarse_queries": query[:, :3].copy()},
+        {"coarse": vectors[:, :4].copy(), "coarse_queries": vectors[:2, :4].copy()},
+    ]
+    for few in bad:
+        with pytest.raises(ValueError, match="do not fit"):
+            scan_rows(vectors, 0, query, False, None, found, **few)
+    with pytest.raises(ValueError, match="do not fit"):
+        scan_rows(vectors, 0, query, True, None, found, coarse=vectors, coarse_queries=query)
+    assert found.counts.tolist() == [0]
+
+
 @pytest.mark.parametrize("is_ip", [False, True])
 def test_copies_answer_for_themselves(is_ip: bool) -> None:
     graph, vectors, rows = whole_graph(is_ip)

@@ -127,6 +127,8 @@ def scan_rows(
     allowed: NDArray[np.uint64] | None,  # a bitmap
     found: Found,
     level: str | None = None,
+    coarse: NDArray[np.float32] | None = None,  # (n, m)
+    coarse_queries: NDArray[np.float32] | None = None,  # (n_queries, m)
 ) -> None: ...
 def row_distances(
     vectors: NDArray[np.float32],  # (n, dim)

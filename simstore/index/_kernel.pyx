@@ -788,33 +788,52 @@ def parse_upper(const unsigned char[::1] image, size_t start, size_t n, size_t M
 
 
 def scan_rows(const float[:, ::1] vectors, uint64_t first_row, const float[:, ::1] queries, bint is_ip,
-              const uint64_t[::1] allowed, Found found not None, level=None):
+              const uint64_t[::1] allowed, Found found not None, level=None, const float[:, ::1] coarse=None,
+              const float[:, ::1] coarse_queries=None):
     """Exact: compares each query with each of vectors [n, dim], whose rows are first_row, first_row + 1, …
 
-    Adds to found, as ``Graph.search`` does.
+    Adds to found, as ``Graph.search`` does. ``coarse`` [n, m] and ``coarse_queries`` [n_queries, m] are some of the dimensions, for
+    squared l2: what they alone put beyond the k-th answer is not looked at any further.
     """
     cdef const float *part[_BATCH]
     cdef float dists[_BATCH]
-    cdef Py_ssize_t q, start, i, size, n = vectors.shape[0]
+    cdef Py_ssize_t at[_BATCH]
+    cdef Py_ssize_t q, start, i, size, n_near, n = vectors.shape[0]
     cdef int k = found.k
-    cdef float bound
+    cdef float bound, limit
     cdef uint64_t row
+    cdef bint has_coarse = coarse is not None
     cdef const uint64_t *bitmap = NULL if allowed is None else &allowed[0]
     cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
     cdef int cpu = simstore_cpu_level() if level is None else min(_LEVELS.index(level), simstore_cpu_level())
     cdef simstore_batch_fn measure = simstore_pick(is_ip, cpu)
     if vectors.shape[1] != queries.shape[1] or queries.shape[0] != found.n:
         raise ValueError("the query's width is not the vectors', or found is for another number of queries")
+    if has_coarse and (is_ip or coarse_queries is None or coarse.shape[0] != n or coarse_queries.shape[0] != found.n
+                       or coarse.shape[1] != coarse_queries.shape[1]):
+        raise ValueError("the coarse vectors do not fit")
     with nogil:
         for q in range(queries.shape[0]):
             for start in range(0, n, 64):  # _BATCH
                 size = min(n - start, <Py_ssize_t>_BATCH)
                 for i in range(size):
-                    part[i] = &vectors[start + i, 0]
+                    at[i] = start + i
                 bound = found.distance_at[q * found.k + k - 1] if found.count_at[q] == k else INFINITY
+                if has_coarse and bound < INFINITY:
+                    limit = bound * <float>1.0001  # more than rounding can make of it
+                    for i in range(size):
+                        part[i] = &coarse[start + i, 0]
+                    measure(&coarse_queries[q, 0], part, size, coarse.shape[1], limit, dists)
+                    n_near = 0
+                    for i in range(size):
+                        at[n_near] = start + i
+                        n_near += not dists[i] > limit
+                    size = n_near
+                for i in range(size):
+                    part[i] = &vectors[at[i], 0]
                 measure(&queries[q, 0], part, size, vectors.shape[1], bound, dists)
                 for i in range(size):
-                    row = first_row + <uint64_t>(start + i)
+                    row = first_row + <uint64_t>at[i]
                     if (dists[i] <= bound or found.count_at[q] < k) and (bitmap == NULL or is_set(bitmap, n_bits, row)):
                         offer(dists[i], row, found.distance_at + q * found.k, found.row_at + q * found.k, found.count_at + q, k)
 

@@ -1,5 +1,7 @@
 """Exact distances to vectors in memory, and vectors as they are compared."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,7 +10,9 @@ from simstore.index import _kernel
 from simstore.index._kernel import Found
 from simstore.metrics import Metric
 
-__all__ = ["distances_to", "prepared", "scan"]
+__all__ = ["Coarse", "coarse_dims", "distances_to", "prepared", "prepared_queries", "scan"]
+
+_COARSE_FROM_DIM, _COARSE_FROM_ROWS = 96, 128
 
 _WHY = {
     _kernel.NOT_FINITE: "holds NaN or infinity: every number must be finite",
@@ -41,6 +45,31 @@ def _prepare(vectors: NDArray[np.float32], metric: Metric, what: str, out: NDArr
         raise InvalidVectorError(f"{what} {at} {_WHY[why]}" if len(vectors) > 1 else f"the {what} {_WHY[why]}")
 
 
+class Coarse(NamedTuple):
+    """The dimensions in which vectors differ most; most vectors are too far by these alone.
+
+    Attributes:
+        dims: int [m], which they are.
+        vectors: float32 [n, m]
+    """
+
+    dims: NDArray[np.intp]
+    vectors: NDArray[np.float32]
+
+
+def coarse_dims(vectors: NDArray[np.float32], metric: Metric) -> NDArray[np.intp] | None:
+    """The dimensions that serve as coarse ones of vectors like these; None if comparing whole vectors costs no more."""
+    dim = vectors.shape[1]
+    if metric.is_ip or dim < _COARSE_FROM_DIM:
+        return None
+    sound = vectors[~np.isnan(vectors[:, 0])]
+    if len(sound) < _COARSE_FROM_ROWS:
+        return None
+    m = max(32, dim // 96 * 16)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sort(np.argpartition(-sound.var(axis=0), m)[:m])
+
+
 def scan(
     vectors: NDArray[np.float32],
     first_row: int,
@@ -48,9 +77,16 @@ def scan(
     metric: Metric,
     allowed: NDArray[np.uint64] | None,
     found: Found,
+    coarse: Coarse | None = None,
 ) -> None:
     """Adds the exact nearest of each query among vectors [n, dim] in rows first_row, … to found."""
-    _kernel.scan_rows(vectors, first_row, queries, metric.is_ip, allowed, found)
+    if coarse is None:
+        _kernel.scan_rows(vectors, first_row, queries, metric.is_ip, allowed, found)
+    else:
+        coarse_queries = np.ascontiguousarray(queries[:, coarse.dims])
+        _kernel.scan_rows(
+            vectors, first_row, queries, metric.is_ip, allowed, found, coarse=coarse.vectors, coarse_queries=coarse_queries
+        )
     found.n_parts += 1
 
 

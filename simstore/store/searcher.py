@@ -174,8 +174,8 @@ class Searcher:
                 view = self._views.without(view, segment)
                 return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
         alive = view.alive.words if view.alive.n_dead else None
-        for first, vectors in loose:
-            scan(vectors, first, queries, metric, alive, found)
+        for first, vectors, coarse in loose:
+            scan(vectors, first, queries, metric, alive, found, coarse)
         return found
 
     def _search_segment(
@@ -195,7 +195,7 @@ class Searcher:
         self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], metric: Metric
     ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
         """True distances and rows of all live rows, nearest first."""
-        parts = [(distances_to(vectors, query, metric), _rows_from(first, len(vectors))) for first, vectors in loose]
+        parts = [(distances_to(vectors, query, metric), _rows_from(first, len(vectors))) for first, vectors, _ in loose]
         for segment in view.segments:
             try:
                 parts.append(segment.distances(query))

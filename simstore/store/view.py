@@ -4,12 +4,13 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError
-from simstore.index import Segment, prepared
+from simstore.index import Coarse, Segment, coarse_dims, prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Files, Schema, SegmentRecord, State, Transaction
 from simstore.storage.database import refuse_damage
@@ -17,8 +18,13 @@ from simstore.store.bitmap import Alive
 
 __all__ = ["Loose", "View", "Views", "open_segment"]
 
-Loose = tuple[int, NDArray[np.float32]]
-"""A first row and prepared vectors of it and the rows that follow."""
+
+class Loose(NamedTuple):
+    """Prepared vectors [n, dim] of row ``first`` and those that follow, in memory."""
+
+    first: int
+    vectors: NDArray[np.float32]
+    coarse: Coarse | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,9 +183,7 @@ class Views:
         if not view.loose:
             return []
         with self._lock:
-            parts = [
-                (first, self._buffer(first, stop, view).upto(txn, self._database, view, stop)) for first, stop in view.loose
-            ]
+            parts = [self._buffer(first, stop, view).upto(txn, self._database, view, stop) for first, stop in view.loose]
             for first in set(self._buffers) - {first for first, _ in view.loose}:
                 del self._buffers[first]
             return parts
@@ -196,31 +200,53 @@ class Views:
 
 
 class _Buffer:
-    """Prepared vectors of rows from first on, in memory, growing with the tail."""
+    """Prepared vectors of rows from first on, growing with the tail."""
 
     def __init__(self, first: int) -> None:
         self.first = first
         self.n = 0
         self._vectors: NDArray[np.float32] | None = None
+        self._coarse: Coarse | None = None
 
     def adopt(self, other: "_Buffer") -> None:
         if other._vectors is not None:
             self._vectors = other._vectors[self.first - other.first : other.n].copy()
             self.n = len(self._vectors)
 
-    def upto(self, txn: Transaction, database: Database, view: View, stop: int) -> NDArray[np.float32]:
+    def upto(self, txn: Transaction, database: Database, view: View, stop: int) -> Loose:
         n, dim = stop - self.first, view.schema.dim or 0
         if n > self.n or self._vectors is None:
-            start = self.first + self.n
-            vectors = read_prepared(database, txn, view, start, stop)
-            if self._vectors is None or n > len(self._vectors):
-                grown = np.empty((max(n, 64) if self._vectors is None else max(n, 2 * self.n), dim), np.float32)
-                if self._vectors is not None:
-                    grown[: self.n] = self._vectors[: self.n]
-                self._vectors = grown
+            vectors = read_prepared(database, txn, view, self.first + self.n, stop)
+            room = 0 if self._vectors is None else len(self._vectors)
+            self._vectors = _grown(self._vectors, self.n, max(n, 64, 2 * self.n) if n > room else room, dim)
             self._vectors[self.n : n] = vectors
+            self._grow_coarse(n, view)
             self.n = n
-        return self._vectors[:n]
+        coarse = self._coarse
+        return Loose(self.first, self._vectors[:n], None if coarse is None else Coarse(coarse.dims, coarse.vectors[:n]))
+
+    def _grow_coarse(self, n: int, view: View) -> None:
+        assert self._vectors is not None
+        room, start = len(self._vectors), self.n
+        if self._coarse is None:
+            dims = coarse_dims(self._vectors[:n], METRICS[view.schema.metric])
+            if dims is None:
+                return
+            self._coarse, start = Coarse(dims, np.empty((room, len(dims)), np.float32)), 0
+        dims, vectors = self._coarse
+        vectors = _grown(vectors, start, room, len(dims))
+        vectors[start:n] = self._vectors[start:n, dims]
+        self._coarse = Coarse(dims, vectors)
+
+
+def _grown(array: NDArray[np.float32] | None, n: int, room: int, width: int) -> NDArray[np.float32]:
+    """An array [room, width] that starts with the first n rows of another; that one, if it is as large."""
+    if array is not None and len(array) == room:
+        return array
+    grown = np.empty((room, width), np.float32)
+    if array is not None:
+        grown[:n] = array[:n]
+    return grown
 
 
 def read_prepared(database: Database, txn: Transaction, view: View, first: int, stop: int) -> NDArray[np.float32]:
