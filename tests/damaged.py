@@ -50,6 +50,7 @@ def fill(path: Path, *, metric: str = "l2", dim: int = DIM, seed: int = 1, n: in
             del items[key]
         upsert(range(300, 400), n)  # replaced, in the tail now
         upsert(range(n, n + 60), n + 100)
+        upsert(range(n + 60, n + 61), n + 160)  # alone: carries its vector
     return items
 
 

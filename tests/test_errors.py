@@ -588,7 +588,7 @@ def test_a_newer_schema(closed_path: Path, extra: dict[str, Any]) -> None:
     with environment.read() as txn:
         schema = database.schema(txn)
     newer = sealed(msgpack.packb(asdict(replace(schema, format=2)) | extra))
-    environment.write(lambda txn: txn.put(b"schema", newer, db=database._meta))
+    environment.write(lambda txn: txn.put(b"schema", newer))
     environment.close()
     for mode in ("r", "a"):
         refused_open(closed_path, FormatVersionError, ValueError, "has format 2; .* reads up to 1: upgrade simstore", mode=mode)

@@ -16,7 +16,9 @@ from simstore.storage.records import (
     Record,
     SegmentRecord,
     State,
+    item_body,
     item_value,
+    own_vector,
     read_record,
     row_key,
     rows_per_run,
@@ -31,6 +33,7 @@ __all__ = ["FORMAT_VERSION", "Database", "NewRows", "Schema"]
 
 FORMAT_VERSION = 1
 LOG_KEPT = 4096  # transactions that another process may lag behind before it reads everything anew
+_OWN_VECTOR_BYTES = 1024
 _SCHEMA, _STATE = b"schema", b"state"
 
 
@@ -49,11 +52,11 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Rows to append, encoded already: a key, a label (or None) and an item's body for each vector."""
+    """Rows to append: an encoded key, an encoded label (or None) and a record for each vector."""
 
     keys: Sequence[bytes]
     labels: Sequence[bytes | None]
-    items: Sequence[bytes]
+    records: Sequence[Record]
     vectors: NDArray[np.float32]
 
 
@@ -61,9 +64,8 @@ class Database:
     """The tables. Every method works within the transaction it is given."""
 
     def __init__(self, environment: Environment, *, create: bool = False) -> None:
-        self._environment = environment
+        self._schema: tuple[bytes, Any] = b"", None  # the last one read, and its bytes
         table = environment.table
-        self._meta = table("meta", create=create)
         self._vectors = table("vectors", create=create)
         self._items = table("items", create=create)
         self._keys = table("keys", create=create, duplicates=True)
@@ -72,23 +74,29 @@ class Database:
         self._log = table("log", create=create)
         self._segments = table("segments", create=create)
 
-    # -- meta --
+    # -- meta: in LMDB's unnamed database, whose page every commit writes anyway --
 
     def schema(self, txn: Transaction) -> Schema:
         """The store's schema."""
-        value = txn.get(_SCHEMA, db=self._meta)
+        value = txn.get(_SCHEMA)
         if value is None:
             raise CorruptStoreError("the database has no schema: it is no simstore database, or damaged")
+        known: Schema
+        raw, known = self._schema
+        if value == raw:
+            return known
         fields = msgpack.unpackb(unsealed(value, "the store's schema"))
         if fields["format"] > FORMAT_VERSION:
             raise FormatVersionError(
                 f"the store has format {fields['format']}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"
             )
-        return Schema(**fields)
+        known = Schema(**fields)
+        self._schema = value, known
+        return known
 
     def put_schema(self, txn: Transaction, schema: Schema) -> None:
         """Replaces the schema."""
-        txn.put(_SCHEMA, sealed(msgpack.packb(asdict(schema))), db=self._meta)
+        txn.put(_SCHEMA, sealed(msgpack.packb(asdict(schema))))
 
     def begin(self, txn: Transaction, schema: Schema) -> None:
         """Writes the schema and the state of a new store."""
@@ -97,17 +105,17 @@ class Database:
 
     def state(self, txn: Transaction) -> State:
         """The state after the newest transaction."""
-        value = txn.get(_STATE, db=self._meta)
+        value = txn.get(_STATE)
         return State() if value is None else State.of(value)
 
     def raw_state(self, txn: Transaction) -> bytes | None:
         """The state's bytes: equal bytes are the same state."""
-        value: bytes | None = txn.get(_STATE, db=self._meta)
+        value: bytes | None = txn.get(_STATE)
         return value
 
     def put_state(self, txn: Transaction, state: State) -> None:
         """Replaces the state."""
-        txn.put(_STATE, state.value(), db=self._meta)
+        txn.put(_STATE, state.value())
 
     # -- rows --
 
@@ -170,8 +178,10 @@ class Database:
         with txn.cursor(db=self._vectors) as cursor:
             at = row_key(first_row)
             found = cursor.set_range(at)
-            if not found or cursor.key() != at:
-                found = cursor.prev() if found else cursor.last()
+            if not found:
+                found = cursor.last()
+            elif cursor.key() != at:  # the run before may reach this far
+                found = cursor.prev() or cursor.first()
             while found:
                 run_row = int.from_bytes(cursor.key(), "big")
                 if run_row >= stop:
@@ -218,22 +228,35 @@ class Database:
                 vector_checksum(vector.data, start + i) != checksum
                 for i, (vector, checksum) in enumerate(zip(out[part], stored, strict=True))
             ]
+        for i in np.flatnonzero(damaged).tolist():
+            vector = self._own_vector(txn, first_row + i)
+            if vector is not None and len(vector) == dim:
+                out[i], damaged[i] = vector, False
         return out, damaged
+
+    def _own_vector(self, txn: Transaction, row: int) -> NDArray[np.float32] | None:
+        """The vector that an item carries itself, if it does and is sound."""
+        try:
+            return own_vector(self.item(txn, row), row)
+        except CorruptStoreError:
+            return None
 
     def append(self, txn: Transaction, rows: NewRows, first_row: int, seq: int) -> None:
         """Writes new rows from first_row on."""
         n = len(rows.keys)
+        carries_vector = n == 1 and rows.vectors.nbytes <= _OWN_VECTOR_BYTES
         row_keys = [row_key(row) for row in range(first_row, first_row + n)]
         created = row_key(seq)
         with txn.cursor(db=self._items) as cursor:
             cursor.putmulti(
                 [
-                    (key, item_value(body, created, first_row + i))
-                    for i, (key, body) in enumerate(zip(row_keys, rows.items, strict=True))
+                    (key, item_value(item_body(record, rows.vectors[0] if carries_vector else None), created, first_row + i))
+                    for i, (key, record) in enumerate(zip(row_keys, rows.records, strict=True))
                 ],
                 append=True,
             )
-        self._append_vectors(txn, rows.vectors, first_row)
+        if not carries_vector:
+            self._append_vectors(txn, rows.vectors, first_row)
         labels = [(label, key) for label, key in zip(rows.labels, row_keys, strict=True) if label is not None]
         for table, entries in ((self._keys, list(zip(rows.keys, row_keys, strict=True))), (self._labels, labels)):
             if entries:

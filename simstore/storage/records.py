@@ -21,6 +21,7 @@ __all__ = [
     "State",
     "item_body",
     "item_value",
+    "own_vector",
     "read_item",
     "read_record",
     "sealed",
@@ -54,7 +55,7 @@ def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
     return body
 
 
-# -- items: created_seq, msgpack [key, label, data as msgpack] ---------------------------------------------------------
+# -- items: created_seq, msgpack [key, label, data as msgpack] or [key, label, data, vector] ---------------------------
 
 Record = tuple[Key, Label, bytes]
 """An item's key and label, and its data as msgpack."""
@@ -62,9 +63,10 @@ Record = tuple[Key, Label, bytes]
 _BODY_AT = 2 * _CHECKSUM_BYTES
 
 
-def item_body(record: Record) -> bytes:
-    """What an item's value ends with."""
-    body: bytes = msgpack.packb(record, unicode_errors="surrogatepass")
+def item_body(record: Record, vector: NDArray[np.float32] | None = None) -> bytes:
+    """What an item's value ends with; a vector [dim] that stands in no run comes along."""
+    parts = record if vector is None else (*record, vector.astype("<f4", copy=False).tobytes())
+    body: bytes = msgpack.packb(parts, unicode_errors="surrogatepass")
     return body
 
 
@@ -79,10 +81,24 @@ def read_record(value: bytes, row: int) -> Record:
     Raises:
         CorruptStoreError: The checksum does not match.
     """
+    parts: Record = _item_parts(value, row)
+    return parts if len(parts) == 3 else parts[:3]
+
+
+def own_vector(value: bytes, row: int) -> NDArray[np.float32] | None:
+    """The vector [dim] that a stored item carries itself, read-only; None if it stands in a run.
+
+    Raises:
+        CorruptStoreError: The checksum does not match.
+    """
+    parts = _item_parts(value, row)
+    return np.frombuffer(parts[3], "<f4") if len(parts) > 3 else None
+
+
+def _item_parts(value: bytes, row: int) -> Any:
     if xxh3_64_digest(value[_CHECKSUM_BYTES:], row) != value[:_CHECKSUM_BYTES]:
         raise CorruptStoreError(f"the item in row {row} {_DAMAGED}")
-    record: Record = msgpack.unpackb(value[_BODY_AT:], use_list=False, unicode_errors="surrogatepass")
-    return record
+    return msgpack.unpackb(value[_BODY_AT:], use_list=False, unicode_errors="surrogatepass")
 
 
 def read_item(value: bytes, row: int) -> tuple[Key, Label, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
 from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
-from simstore.storage.records import item_body, read_record
+from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys
 from simstore.types import Counts, Key
 
@@ -139,8 +139,8 @@ class Writer:
     def _change(state: State, keys: Keys, batch: Batch, vectors: NDArray[np.float32], live: Sequence[int | None]) -> _Change:
         dead = [row for row in live if row is not None]
         numbers = [key for key in keys.plain if isinstance(key, int)]
-        bodies = [item_body(record) for record in zip(keys.plain, batch.labels, batch.data, strict=True)]
-        rows = NewRows(keys.encoded, batch.label_keys, bodies, vectors)
+        records = list(zip(keys.plain, batch.labels, batch.data, strict=True))
+        rows = NewRows(keys.encoded, batch.label_keys, records, vectors)
         next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
         return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
 
