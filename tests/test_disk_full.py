@@ -19,6 +19,7 @@ from simstore import Store
 from simstore.errors import StorageError, StorageFullError
 from simstore.storage import LocalFiles
 from simstore.store import maintenance
+from simstore.store.entry import open_through
 
 
 class FullFiles(LocalFiles):
@@ -84,7 +85,7 @@ def small_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_with(path: Path, files: LocalFiles) -> Store:
-    return Store._open(path, None, "l2", None, "a", OPTIONS["M"], OPTIONS["ef_construction"], False, files)
+    return open_through(files, path, metric="l2", background=False, M=OPTIONS["M"], ef_construction=OPTIONS["ef_construction"])
 
 
 def filled(store: Store, *, folded: bool) -> Model:
@@ -195,7 +196,7 @@ def test_while_closing(tmp_path: Path, how: str) -> None:
 def test_the_background_thread_goes_on_when_there_is_space(tmp_path: Path) -> None:
     files = FullFiles(None)
     path = tmp_path / "s.sim"
-    store = Store._open(path, None, "l2", None, "a", 8, 30, True, files)
+    store = open_through(files, path, metric="l2", M=8, ef_construction=30)
     files.count, files.left = 0, 0
     model = filled(store, folded=False)
     assert_finds(store, model, 1)

@@ -15,10 +15,13 @@ import simstore
 from simstore import Store
 from simstore.storage import LocalFiles, steps
 from simstore.store import maintenance, opening
+from simstore.store.entry import open_through
 
 
 def open_with(path: Path, files: LocalFiles, *, metric: str = "l2") -> Store:
-    return Store._open(path, None, metric, None, "a", OPTIONS["M"], OPTIONS["ef_construction"], False, files)
+    return open_through(
+        files, path, metric=metric, background=False, M=OPTIONS["M"], ef_construction=OPTIONS["ef_construction"]
+    )
 
 
 @pytest.fixture(autouse=True)

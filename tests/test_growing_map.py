@@ -23,13 +23,20 @@ from simstore import Store
 from simstore.errors import AlreadyOpenError, KeyExistsError, KeyNotFoundError, NotAStoreError, StoreNotFoundError
 from simstore.storage import LocalFiles, check_size, database
 from simstore.store import maintenance
+from simstore.store.entry import open_through
 
 DATA = {"text": "x" * 1500}
 
 
 def open_growing(path: Path, *, background: bool = True, map_size: int = 1 << 20) -> Store:
-    return Store._open(
-        path, None, "l2", None, "a", OPTIONS["M"], OPTIONS["ef_construction"], background, LocalFiles(), map_size=map_size
+    return open_through(
+        LocalFiles(),
+        path,
+        metric="l2",
+        background=background,
+        map_size=map_size,
+        M=OPTIONS["M"],
+        ef_construction=OPTIONS["ef_construction"],
     )
 
 

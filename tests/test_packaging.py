@@ -236,7 +236,7 @@ def test_changed_sources_are_installed_again(checkout: Path, installed: Callable
 
 
 def test_fingerprint_follows_the_sources(checkout: Path) -> None:
-    sources = ["pyproject.toml", "simstore/index/_kernel.pyx", "simstore/index/_distance.h"]
+    sources = ["pyproject.toml", *(f"simstore/index/_{part}" for part in ("kernel.pyx", "distance.h", "found.pxi", "rows.pxi"))]
     (checkout / "repo/simstore/index").mkdir(parents=True)
     for name in sources:
         shutil.copy(ROOT / name, checkout / "repo" / name)
@@ -279,7 +279,8 @@ def test_a_wheel_built_from_the_sdist_holds_what_it_should(tmp_path: Path) -> No
         archive.extractall(tmp_path / "unpacked", filter="data")
     (unpacked,) = (tmp_path / "unpacked").iterdir()
     assert (unpacked / "simstore/index/_kernel.pyx").exists()
-    assert (unpacked / "simstore/index/_distance.h").exists()
+    for part in ("_distance.h", "_found.pxi", "_rows.pxi"):
+        assert (unpacked / "simstore/index" / part).exists()
 
     built = build("wheel", unpacked, tmp_path / "wheel")
     assert built.name.startswith(f"simstore-{simstore.__version__}-")

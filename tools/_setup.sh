@@ -73,7 +73,8 @@ fingerprint() {
 import hashlib, pathlib, sys
 
 root = pathlib.Path(sys.argv[1])
-sources = ["pyproject.toml", "simstore/index/_kernel.pyx", "simstore/index/_distance.h", "tools/_setup.sh"]
+sources = ["pyproject.toml", "simstore/index/_kernel.pyx", "simstore/index/_distance.h"]
+sources += ["simstore/index/_found.pxi", "simstore/index/_rows.pxi", "tools/_setup.sh"]
 digest = hashlib.sha256((sys.version + sys.argv[1]).encode())
 for name in sources:
     digest.update(hashlib.sha256((root / name).read_bytes()).digest())

@@ -1,5 +1,6 @@
 """The store: opens a directory, writes, searches, and keeps itself in shape. It alone maps keys to rows."""
 
-from simstore.store.store import Store, open
+from simstore.store.entry import open
+from simstore.store.store import Store
 
 __all__ = ["Store", "open"]

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,15 +14,15 @@ from simstore.metrics import METRICS, Metric
 from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.recent import RecentRecords
+from simstore.store.request import Request
 from simstore.store.view import Loose, View, Views
 from simstore.types import BatchHits, Hits
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["DEFAULT_EF", "Request", "Searcher", "cpu_count", "thread_count"]
+__all__ = ["Searcher", "cpu_count", "thread_count"]
 
-DEFAULT_EF = 128
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK = 64  # queries a thread takes at a time
 
@@ -40,17 +39,6 @@ class Answers(NamedTuple):
     counts: NDArray[np.int32]
     distances: NDArray[np.float32]
     rows: NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of each query."""
-
-    k: int | None
-    ef: int
-    exact: bool
-    max_distance: float | None
-    with_vectors: bool
 
 
 class Searcher:

@@ -1,17 +1,15 @@
-"""The Store: what an application opens, writes, asks and closes."""
+"""The Store: what an application writes, asks and closes."""
 
 import os
 import weakref
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.embedders import Embedder, check_same, from_record, model_bytes, to_record
+from simstore.embedders import Embedder
 from simstore.errors import (
     CorruptStoreError,
     EmbedderRequiredError,
@@ -22,79 +20,22 @@ from simstore.errors import (
 )
 from simstore.index import prepared, prepared_queries
 from simstore.metrics import METRICS
-from simstore.storage import DATA_FILE, Files, LocalFiles
-from simstore.storage.encoding import decode_key, encode_key
+from simstore.storage import Files
+from simstore.storage.encoding import encode_key
 from simstore.storage.records import read_item
 from simstore.store import arguments, opening
 from simstore.store.checking import check_store
+from simstore.store.describe import described, label_counts
 from simstore.store.maintenance import Maintenance
-from simstore.store.searcher import DEFAULT_EF, Request, Searcher, thread_count
+from simstore.store.request import request_of
+from simstore.store.searcher import Searcher, thread_count
 from simstore.store.view import View, Views
 from simstore.store.writer import UNCHANGED, Writer
-from simstore.types import BatchHits, Counts, EmbedderSpec, Hits, Item, Key, Label, Problem, Progress, StoreInfo
+from simstore.types import BatchHits, Counts, Hits, Item, Key, Label, Problem, Progress, StoreInfo
 
-__all__ = ["Store", "open"]
+__all__ = ["Store"]
 
 _SCAN_CHUNK = 256
-_LARGEST_EF = 1 << 30
-Mode = Literal["r", "a", "w"]
-
-
-class _DefaultStr(str):
-    """A default value that can be told from the same value given."""
-
-
-class _DefaultInt(int):
-    """A default value that can be told from the same value given."""
-
-
-_METRIC = _DefaultStr("cosine")
-_M = _DefaultInt(16)
-_EF_CONSTRUCTION = _DefaultInt(200)
-
-
-def open(
-    path: str | os.PathLike[str],
-    *,
-    dim: int | None = None,
-    metric: str = _METRIC,
-    embedder: Embedder | None = None,
-    mode: Mode = "a",
-    M: int = _M,
-    ef_construction: int = _EF_CONSTRUCTION,
-    background: bool = True,
-) -> "Store":
-    """Opens the store in a directory, or makes one.
-
-    Args:
-        path: The directory.
-        dim: How many numbers a vector has; by default what the embedder makes, or what the first add brings.
-        metric: "cosine" (1 - cos), "l2" (Euclidean) or "ip" (1 - inner product). A store keeps the one it was made with.
-        embedder: Turns inputs into vectors. A KerasEmbedder is saved in the store and needs not be given again.
-        mode: "r" reads a store that is there; "a" opens it or makes it; "w" makes it and fails if it is there.
-        M: Links of a node in the graph; more find better, and take more memory. Kept like metric.
-        ef_construction: Candidates considered for each new node's links; more find better, and build slower. Kept like metric.
-        background: Build graphs in a thread beside reads and writes; if False only optimize() and close() do.
-
-    Returns:
-        The open Store; close it, or use it in a with-statement.
-
-    Raises:
-        StoreNotFoundError, StoreExistsError, NotAStoreError: The path is not what the mode needs.
-        FormatVersionError: A newer simstore wrote it.
-        CorruptStoreError: Bytes on disk are not what was written.
-        AlreadyOpenError: This process has it open.
-        EmbedderMismatchError: The store was made with another embedder.
-        InvalidArgumentError, DimensionError: An argument is wrong, or contradicts the store that is there.
-
-    Example:
-        >>> import simstore, numpy as np, tempfile
-        >>> with simstore.open(tempfile.mkdtemp()) as store:
-        ...     _ = store.add(["a", "b"], np.eye(2), labels=["x", "y"])
-        ...     store.search([1, 0.1], k=1)[0].key
-        'a'
-    """
-    return Store._open(path, dim, metric, embedder, mode, M, ef_construction, background, LocalFiles())
 
 
 class Store:
@@ -117,38 +58,6 @@ class Store:
         )
         self._searcher = Searcher(opened.environment, opened.database, self._views, self._maintenance.consider)
         self._finalizer = weakref.finalize(self, _release, self._maintenance, self._searcher, opened.environment, os.getpid())
-
-    @classmethod
-    def _open(
-        cls, path: str | os.PathLike[str], dim: int | None, metric: str, embedder: Embedder | None, mode: str, M: int,
-        ef_construction: int, background: bool, files: Files, map_size: int | None = None,
-    ) -> "Store":  # fmt: skip
-        dim, M, ef_construction = _whole(dim), _whole(M), _whole(ef_construction)
-        record = None if embedder is None else to_record(embedder)
-        if record is not None and dim is not None and dim != record["dim"]:
-            raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
-        settings = opening.Settings(
-            dim=dim if record is None else record["dim"],
-            metric=None if isinstance(metric, _DefaultStr) else metric,
-            M=None if isinstance(M, _DefaultInt) else M,
-            ef_construction=None if isinstance(ef_construction, _DefaultInt) else ef_construction,
-        )
-        directory = _path(path)
-        creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
-        content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
-        opened = opening.open_directory(directory, mode, settings, files, map_size=map_size)
-        try:
-            schema = opened.schema
-            if schema.embedder is None and embedder is not None and record is not None and mode != "r":
-                opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
-            elif schema.embedder is not None and embedder is None:
-                embedder = from_record(schema.embedder, opening.model_path(opened.path, schema.embedder))
-            elif schema.embedder is not None and embedder is not None:
-                check_same(schema.embedder, embedder)
-            return cls(opened, files, embedder, readonly=mode == "r", background=background)
-        except BaseException:
-            opened.environment.close()
-            raise
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -307,40 +216,12 @@ class Store:
     def labels(self) -> dict[Label, int]:
         """How many items each label has; None counts those without one."""
         with self._environment.reading() as txn:
-            view = self._views.current(txn)
-            counts: dict[Label, int] = {}
-            for name, rows in self._database.postings(txn, "labels"):
-                if int(rows.max()) >= view.state.next_row:
-                    raise CorruptStoreError(
-                        f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
-                    )
-                counts[decode_key(name)] = int(np.count_nonzero(view.alive.of_rows(rows)))
-        counts[None] = view.state.n_live - sum(counts.values())
-        return {label: count for label, count in counts.items() if count}
+            return label_counts(txn, self._database, self._views.current(txn))
 
     def info(self) -> StoreInfo:
         """Counts, sizes and settings."""
-        view = self._view()
-        schema, state = view.schema, view.state
-        record = schema.embedder
-        return StoreInfo(
-            path=str(self._path),
-            count=state.n_live,
-            n_labels=sum(label is not None for label in self.labels()),
-            dim=schema.dim,
-            metric=schema.metric,
-            M=schema.M,
-            ef_construction=schema.ef_construction,
-            embedder=None if record is None else EmbedderSpec(record["name"], record["dim"], record["fingerprint"]),
-            seq=state.seq,
-            n_rows=state.next_row,
-            n_dead=view.alive.n_dead,
-            n_segments=len(view.records),
-            n_tail=state.next_row - view.tail_first,
-            database_size_bytes=max(0, self._files.size(self._path / DATA_FILE)),
-            segments_size_bytes=opening.directory_size(self._path / opening.SEGMENTS),
-            format_version=schema.format,
-        )
+        with self._environment.reading() as txn:
+            return described(txn, self._database, self._views.current(txn), self._files, self._path)
 
     def _view(self) -> View:
         with self._environment.reading() as txn:
@@ -376,7 +257,7 @@ class Store:
         Raises:
             InvalidArgumentError, InvalidVectorError, DimensionError: The query or an argument is wrong.
         """
-        request = _request(k, ef, exact, max_distance, with_vectors)
+        request = request_of(k, ef, exact, max_distance, with_vectors)
         schema = self._schema()
         vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
         return self._searcher.search(prepared_queries(vector, METRICS[schema.metric]), request)
@@ -401,7 +282,7 @@ class Store:
         Returns:
             BatchHits: ``.keys``, ``.distances`` and ``.labels`` [n, k]; ``[i]`` is the i-th query's Hits.
         """
-        request = _request(k, ef, exact, max_distance, with_vectors)
+        request = request_of(k, ef, exact, max_distance, with_vectors)
         arguments.check_positive("threads", threads)
         if (queries is None) == (inputs is None):
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")
@@ -502,42 +383,5 @@ def _release(maintenance: Maintenance, searcher: Searcher, environment: Any, pid
     environment.close()
 
 
-def _whole(n: Any) -> Any:
-    """A numpy integer as an int; anything else as it is."""
-    return int(n) if isinstance(n, np.integer) else n
-
-
 def _length(values: Any) -> int:
     return len(values) if hasattr(values, "__len__") else 1
-
-
-def _request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
-    """What is asked, checked; the same again costs nothing."""
-    try:
-        return _checked_request(k, ef, exact, max_distance, with_vectors)
-    except TypeError:  # an argument that cannot be hashed
-        return _checked_request.__wrapped__(k, ef, exact, max_distance, with_vectors)
-
-
-@lru_cache(64, typed=True)
-def _checked_request(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
-    arguments.check_max_distance(max_distance)
-    arguments.check_k(k, max_distance)
-    arguments.check_positive("ef", ef)
-    if max_distance is not None:
-        try:
-            with np.errstate(over="ignore"):
-                max_distance = float(np.float32(max_distance))
-        except OverflowError:  # an int beyond all floats
-            max_distance = np.inf if max_distance > 0 else -np.inf
-    ef = min(int(ef or DEFAULT_EF), _LARGEST_EF)
-    return Request(None if k is None else int(k), ef, bool(exact), max_distance, bool(with_vectors))
-
-
-def _path(path: Any) -> Path:
-    if not isinstance(path, (str, os.PathLike)):
-        raise InvalidArgumentError(f"path is a str or a path, not {type(path).__name__}")
-    text = os.fsdecode(path)
-    if "\0" in text:
-        raise InvalidArgumentError(f"path holds a NUL character, which no file system allows: {text!r}")
-    return Path(os.path.abspath(text))

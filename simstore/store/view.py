@@ -220,23 +220,22 @@ class _Buffer:
             room = 0 if self._vectors is None else len(self._vectors)
             self._vectors = _grown(self._vectors, self.n, max(n, 64, 2 * self.n) if n > room else room, dim)
             self._vectors[self.n : n] = vectors
-            self._grow_coarse(n, view)
+            self._coarse = self._grown_coarse(self._vectors, n, view)
             self.n = n
         coarse = self._coarse
         return Loose(self.first, self._vectors[:n], None if coarse is None else Coarse(coarse.dims, coarse.vectors[:n]))
 
-    def _grow_coarse(self, n: int, view: View) -> None:
-        assert self._vectors is not None
-        room, start = len(self._vectors), self.n
-        if self._coarse is None:
-            dims = coarse_dims(self._vectors[:n], METRICS[view.schema.metric])
+    def _grown_coarse(self, vectors: NDArray[np.float32], n: int, view: View) -> Coarse | None:
+        """The coarse dimensions of the first n vectors, of which there are self.n already; None if there is no use for them."""
+        known, start = self._coarse, self.n
+        if known is None:
+            dims = coarse_dims(vectors[:n], METRICS[view.schema.metric])
             if dims is None:
-                return
-            self._coarse, start = Coarse(dims, np.empty((room, len(dims)), np.float32)), 0
-        dims, vectors = self._coarse
-        vectors = _grown(vectors, start, room, len(dims))
-        vectors[start:n] = self._vectors[start:n, dims]
-        self._coarse = Coarse(dims, vectors)
+                return None
+            known, start = Coarse(dims, np.empty((0, len(dims)), np.float32)), 0
+        coarse = _grown(known.vectors, start, len(vectors), len(known.dims))
+        coarse[start:n] = vectors[start:n, known.dims]
+        return Coarse(known.dims, coarse)
 
 
 def _grown(array: NDArray[np.float32] | None, n: int, room: int, width: int) -> NDArray[np.float32]:

@@ -1,0 +1,54 @@
+"""What is in a store, in numbers."""
+
+from pathlib import Path
+
+import numpy as np
+
+from simstore.errors import CorruptStoreError
+from simstore.storage import DATA_FILE, Database, Files, Transaction
+from simstore.storage.encoding import decode_key
+from simstore.store.opening import SEGMENTS, directory_size
+from simstore.store.view import View
+from simstore.types import EmbedderSpec, Label, StoreInfo
+
+__all__ = ["described", "label_counts"]
+
+
+def label_counts(txn: Transaction, database: Database, view: View) -> dict[Label, int]:
+    """How many live items each label has; None counts those without one.
+
+    Raises:
+        CorruptStoreError: A label leads to a row that does not exist.
+    """
+    counts: dict[Label, int] = {}
+    for name, rows in database.postings(txn, "labels"):
+        if int(rows.max()) >= view.state.next_row:
+            raise CorruptStoreError(
+                f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
+            )
+        counts[decode_key(name)] = int(np.count_nonzero(view.alive.of_rows(rows)))
+    counts[None] = view.state.n_live - sum(counts.values())
+    return {label: count for label, count in counts.items() if count}
+
+
+def described(txn: Transaction, database: Database, view: View, files: Files, directory: Path) -> StoreInfo:
+    """Counts, sizes and settings."""
+    schema, state, record = view.schema, view.state, view.schema.embedder
+    return StoreInfo(
+        path=str(directory),
+        count=state.n_live,
+        n_labels=sum(label is not None for label in label_counts(txn, database, view)),
+        dim=schema.dim,
+        metric=schema.metric,
+        M=schema.M,
+        ef_construction=schema.ef_construction,
+        embedder=None if record is None else EmbedderSpec(record["name"], record["dim"], record["fingerprint"]),
+        seq=state.seq,
+        n_rows=state.next_row,
+        n_dead=view.alive.n_dead,
+        n_segments=len(view.records),
+        n_tail=state.next_row - view.tail_first,
+        database_size_bytes=max(0, files.size(directory / DATA_FILE)),
+        segments_size_bytes=directory_size(directory / SEGMENTS),
+        format_version=schema.format,
+    )

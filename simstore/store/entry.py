@@ -1,0 +1,133 @@
+"""simstore.open: from a path to a Store."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from simstore.embedders import Embedder, check_same, from_record, model_bytes, to_record
+from simstore.errors import InvalidArgumentError
+from simstore.storage import DATA_FILE, Files, LocalFiles
+from simstore.store import opening
+from simstore.store.store import Store
+
+__all__ = ["open", "open_through"]
+
+Mode = Literal["r", "a", "w"]
+
+
+class _DefaultStr(str):
+    """A default value that can be told from the same value given."""
+
+
+class _DefaultInt(int):
+    """A default value that can be told from the same value given."""
+
+
+_METRIC = _DefaultStr("cosine")
+_M = _DefaultInt(16)
+_EF_CONSTRUCTION = _DefaultInt(200)
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    dim: int | None = None,
+    metric: str = _METRIC,
+    embedder: Embedder | None = None,
+    mode: Mode = "a",
+    M: int = _M,
+    ef_construction: int = _EF_CONSTRUCTION,
+    background: bool = True,
+) -> Store:
+    """Opens the store in a directory, or makes one.
+
+    Args:
+        path: The directory.
+        dim: How many numbers a vector has; by default what the embedder makes, or what the first add brings.
+        metric: "cosine" (1 - cos), "l2" (Euclidean) or "ip" (1 - inner product). A store keeps the one it was made with.
+        embedder: Turns inputs into vectors. A KerasEmbedder is saved in the store and needs not be given again.
+        mode: "r" reads a store that is there; "a" opens it or makes it; "w" makes it and fails if it is there.
+        M: Links of a node in the graph; more find better, and take more memory. Kept like metric.
+        ef_construction: Candidates considered for each new node's links; more find better, and build slower. Kept like metric.
+        background: Build graphs in a thread beside reads and writes; if False only optimize() and close() do.
+
+    Returns:
+        The open Store; close it, or use it in a with-statement.
+
+    Raises:
+        StoreNotFoundError, StoreExistsError, NotAStoreError: The path is not what the mode needs.
+        FormatVersionError: A newer simstore wrote it.
+        CorruptStoreError: Bytes on disk are not what was written.
+        AlreadyOpenError: This process has it open.
+        EmbedderMismatchError: The store was made with another embedder.
+        InvalidArgumentError, DimensionError: An argument is wrong, or contradicts the store that is there.
+
+    Example:
+        >>> import simstore, numpy as np, tempfile
+        >>> with simstore.open(tempfile.mkdtemp()) as store:
+        ...     _ = store.add(["a", "b"], np.eye(2), labels=["x", "y"])
+        ...     store.search([1, 0.1], k=1)[0].key
+        'a'
+    """
+    return open_through(
+        LocalFiles(), path, dim=dim, metric=metric, embedder=embedder, mode=mode, M=M, ef_construction=ef_construction,
+        background=background,
+    )  # fmt: skip
+
+
+def open_through(
+    files: Files,
+    path: str | os.PathLike[str],
+    *,
+    dim: int | None = None,
+    metric: str = _METRIC,
+    embedder: Embedder | None = None,
+    mode: str = "a",
+    M: int = _M,
+    ef_construction: int = _EF_CONSTRUCTION,
+    background: bool = True,
+    map_size: int | None = None,
+) -> Store:
+    """As ``open``, through other files than the system's, or in a map of another size."""
+    dim, M, ef_construction = _whole(dim), _whole(M), _whole(ef_construction)
+    record = None if embedder is None else to_record(embedder)
+    if record is not None and dim is not None and dim != record["dim"]:
+        raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
+    settings = opening.Settings(
+        dim=dim if record is None else record["dim"],
+        metric=None if isinstance(metric, _DefaultStr) else metric,
+        M=None if isinstance(M, _DefaultInt) else M,
+        ef_construction=None if isinstance(ef_construction, _DefaultInt) else ef_construction,
+    )
+    directory = _path(path)
+    creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
+    content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
+    opened = opening.open_directory(directory, mode, settings, files, map_size=map_size)
+    try:
+        schema = opened.schema
+        if schema.embedder is None and embedder is not None and record is not None and mode != "r":
+            opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
+        elif schema.embedder is not None and embedder is None:
+            embedder = from_record(schema.embedder, opening.model_path(opened.path, schema.embedder))
+        elif schema.embedder is not None and embedder is not None:
+            check_same(schema.embedder, embedder)
+        return Store(opened, files, embedder, readonly=mode == "r", background=background)
+    except BaseException:
+        opened.environment.close()
+        raise
+
+
+def _whole(n: Any) -> Any:
+    """A numpy integer as an int; anything else as it is."""
+    return int(n) if isinstance(n, np.integer) else n
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidArgumentError(f"path is a str or a path, not {type(path).__name__}")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise InvalidArgumentError(f"path holds a NUL character, which no file system allows: {text!r}")
+    return Path(os.path.abspath(text))

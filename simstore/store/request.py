@@ -1,0 +1,48 @@
+"""What a search is asked for, checked."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from simstore.store import arguments
+
+__all__ = ["Request", "request_of"]
+
+_DEFAULT_EF = 128
+_LARGEST_EF = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of each query."""
+
+    k: int | None
+    ef: int
+    exact: bool
+    max_distance: float | None
+    with_vectors: bool
+
+
+def request_of(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
+    """What is asked, checked; the same again costs nothing."""
+    try:
+        return _checked(k, ef, exact, max_distance, with_vectors)
+    except TypeError:  # an argument that cannot be hashed
+        return _checked.__wrapped__(k, ef, exact, max_distance, with_vectors)
+
+
+@lru_cache(64, typed=True)
+def _checked(k: Any, ef: Any, exact: bool, max_distance: Any, with_vectors: bool) -> Request:
+    arguments.check_max_distance(max_distance)
+    arguments.check_k(k, max_distance)
+    arguments.check_positive("ef", ef)
+    if max_distance is not None:
+        try:
+            with np.errstate(over="ignore"):
+                max_distance = float(np.float32(max_distance))
+        except OverflowError:  # an int beyond all floats
+            max_distance = np.inf if max_distance > 0 else -np.inf
+    ef = min(int(ef or _DEFAULT_EF), _LARGEST_EF)
+    return Request(None if k is None else int(k), ef, bool(exact), max_distance, bool(with_vectors))
