@@ -336,5 +336,5 @@ def test_store_machine() -> None:
 @pytest.mark.slow
 def test_store_machine_for_long() -> None:
     run_state_machine_as_test(
-        StoreMachine, settings=settings(QUICK, max_examples=500, stateful_step_count=80, derandomize=False, print_blob=True)
+        StoreMachine, settings=settings(QUICK, max_examples=200, stateful_step_count=80, derandomize=False, print_blob=True)
     )
