@@ -1,8 +1,10 @@
 """What simstore is compared with: raw hnswlib, and a bare LMDB."""
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hnswlib
 import lmdb
@@ -128,11 +130,14 @@ def table_sizes(path: Path) -> dict[str, TableSize]:
     with lmdb.open(str(path), readonly=True, max_dbs=64, map_size=_MAP_SIZE) as env:
         with env.begin() as transaction:
             names = list(transaction.cursor().iternext(values=False))
-        return {name.decode(): _table_size(env, name) for name in names}
+        sizes = {}
+        for name in names:
+            with contextlib.suppress(lmdb.IncompatibleError):  # a value, and no table
+                sizes[name.decode()] = _table_size(env, env.open_db(name, create=False))
+        return sizes
 
 
-def _table_size(env: lmdb.Environment, name: bytes) -> TableSize:
-    table = env.open_db(name, create=False)
+def _table_size(env: lmdb.Environment, table: Any) -> TableSize:
     with env.begin(db=table, buffers=True) as transaction:
         content = sum(len(key) + len(value) for key, value in transaction.cursor())
         stat = transaction.stat(table)
