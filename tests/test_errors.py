@@ -418,8 +418,8 @@ SEARCHES: list[tuple[str, list[Callable[[Store], Any]], type[Exception], str]] =
     ("max_distance str", both(V, max_distance="1"), InvalidArgumentError, "max_distance is a number, not '1'"),
     ("max_distance bool", both(V, max_distance=True), InvalidArgumentError, "max_distance is a number, not True"),
     ("max_distance list", both(V, max_distance=[1]), InvalidArgumentError, r"max_distance is a number, not \[1\]"),
-    ("wider", both([1, 2, 3, 4]), DimensionError, "have 4 numbers each; this store holds vectors of 3"),
-    ("narrower", both([1, 2], exact=True), DimensionError, "have 2 numbers each"),
+    ("wider", both([1, 2, 3, 4]), DimensionError, "(query has 4 numbers|have 4 numbers each); this store holds vectors of 3"),
+    ("narrower", both([1, 2], exact=True), DimensionError, "(query has 2 numbers|have 2 numbers each)"),
     ("NaN", both([1, NAN, 3]), InvalidVectorError, "holds NaN or infinity"),
     ("inf", both([1, INF, 3]), InvalidVectorError, "holds NaN or infinity"),
     ("too large", both([2e18, 1, 1]), InvalidVectorError, "is longer than 1e18"),
@@ -723,9 +723,15 @@ if child == 0:
             try:
                 call(store)
             except ForkedStoreError as err:
-                assert isinstance(err, RuntimeError) and "forked from it: open the store in the child" in str(err), err
+                assert isinstance(err, RuntimeError) and "forked from it: close the parent's store" in str(err), err
             else:
                 raise AssertionError(f"{name} went through in the child")
+        try:
+            simstore.open(sys.argv[1])
+        except ForkedStoreError as err:
+            assert "was open when this process was forked" in str(err), err
+        else:
+            raise AssertionError("the child opened the parent's store")
         del store, scan
     except BaseException:
         traceback.print_exc()
@@ -847,7 +853,7 @@ def test_another_embedder_or_none(stores: OpenStore) -> None:
             simstore.open(path, embedder=embedder("second"), mode=mode)  # type: ignore[arg-type]
         for name in ("first", "second"):
             assert embedder(name).spec.fingerprint in str(caught.value)
-        refused_open(path, DimensionError, ValueError, "4", embedder=embedder("first", 4), mode=mode)
+        refused_open(path, EmbedderMismatchError, ValueError, "dim 4, fingerprint", embedder=embedder("first", 4), mode=mode)
     without = stores(path)
     with pytest.raises(EmbedderRequiredError, match=r"'first' could not be saved with it: open it with embedder="):
         without.search(input="x")

@@ -15,7 +15,7 @@ __all__ = ["Coarse", "coarse_dims", "distances_to", "prepared", "prepared_querie
 _COARSE_FROM_DIM, _COARSE_FROM_ROWS = 96, 128
 
 _WHY = {
-    _kernel.NOT_FINITE: "holds NaN or infinity: every number must be finite",
+    _kernel.NOT_FINITE: "holds NaN or infinity (or a number beyond float32): every number must be finite",
     _kernel.TOO_LARGE: "is longer than 1e18, so that float32 distances overflow: scale your vectors down",
     _kernel.ZERO: "is all zeros, which has no direction and so no cosine distance: leave it out, or use metric='l2'",
 }

@@ -1,6 +1,7 @@
 """The tables of a store in LMDB, and what is read from and written to them within one transaction. FORMAT.md has the bytes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError, FormatVersionError
+from simstore.storage.encoding import decode_key, encode_key
 from simstore.storage.environment import Environment, Transaction
 from simstore.storage.records import (
     U64,
@@ -106,7 +108,9 @@ class Database:
     def state(self, txn: Transaction) -> State:
         """The state after the newest transaction."""
         value = txn.get(_STATE)
-        return State() if value is None else State.of(value)
+        if value is None:
+            raise CorruptStoreError("the store's state is missing: restore the store from a backup")
+        return State.of(value)
 
     def raw_state(self, txn: Transaction) -> bytes | None:
         """The state's bytes: equal bytes are the same state."""
@@ -140,6 +144,26 @@ class Database:
                         row = int.from_bytes(newest, "big")
                 found.append(row)
         return found
+
+    def verified_rows(self, txn: Transaction, keys: Sequence[bytes]) -> list[int | None]:
+        """The live row of each key, or None; as ``live_rows``, and each is seen to hold an item of that key, or a damaged one.
+
+        Raises:
+            CorruptStoreError: A key leads to another key's item.
+        """
+        rows = self.live_rows(txn, keys)
+        for encoded, row in zip(keys, rows, strict=True):
+            if row is None:
+                continue
+            try:
+                key = read_record(self.item(txn, row), row)[0]
+            except CorruptStoreError:
+                continue  # it may be deleted, or replaced
+            if encode_key(key) != encoded:
+                raise CorruptStoreError(
+                    f"key {decode_key(encoded)!r} leads to the item of {key!r}: store.check() lists what else is damaged"
+                )
+        return rows
 
     def has_label(self, txn: Transaction, label: bytes, row: int) -> bool:
         """Whether a label's postings hold the row."""
@@ -207,8 +231,24 @@ class Database:
             CorruptStoreError: A needed vector is missing or damaged.
         """
         vectors, damaged = self.vectors_and_damage(txn, first_row, stop, dim)
-        refuse_damage(damaged if needed is None else damaged & needed, first_row)
+        self.refuse_damage(txn, damaged if needed is None else damaged & needed, first_row)
         return vectors
+
+    def refuse_damage(self, txn: Transaction, damaged: NDArray[np.bool_], first_row: int) -> None:
+        """Raises CorruptStoreError if any of the vectors from first_row on is damaged; names the first."""
+        if damaged.any():
+            raise CorruptStoreError(
+                f"{self.damaged_vector(txn, first_row + int(np.argmax(damaged)))}: store.check() lists what else is; "
+                "delete that item or upsert it again, or restore the store from a backup"
+            )
+
+    def damaged_vector(self, txn: Transaction, row: int) -> str:
+        """What to say of a damaged vector."""
+        try:
+            of = f"of key {read_record(self.item(txn, row), row)[0]!r} (row {row})"
+        except CorruptStoreError:
+            of = f"in row {row}"
+        return f"the vector {of} is missing or damaged (its checksum does not match)"
 
     def vectors_and_damage(
         self, txn: Transaction, first_row: int, stop: int, dim: int
@@ -334,22 +374,22 @@ class Database:
     # -- segments --
 
     def segments(self, txn: Transaction) -> list[SegmentRecord]:
-        """The records of all segments, by first row."""
+        """The records of all segments, by first row. A damaged one is left out: its rows are as if it had never been built."""
+        records = []
+        for first_row, value in self.segment_values(txn):
+            with suppress(CorruptStoreError):
+                records.append(SegmentRecord.of(value, first_row))
+        return records
+
+    def segment_values(self, txn: Transaction) -> Iterator[tuple[int, bytes]]:
+        """First rows and the stored records of their segments, ascending."""
         with txn.cursor(db=self._segments) as cursor:
-            return [SegmentRecord.of(value, int.from_bytes(key, "big")) for key, value in cursor]
+            for key, value in cursor:
+                yield int.from_bytes(key, "big"), value
 
-    def replace_segments(self, txn: Transaction, old: Iterable[SegmentRecord], new: Iterable[SegmentRecord]) -> None:
-        """Names new segments and retires old ones."""
-        for record in old:
-            txn.delete(row_key(record.first_row), db=self._segments)
-        for record in new:
-            txn.put(row_key(record.first_row), record.value(), db=self._segments)
-
-
-def refuse_damage(damaged: NDArray[np.bool_], first_row: int) -> None:
-    """Raises CorruptStoreError if any of the vectors from first_row on is damaged; names the first."""
-    if damaged.any():
-        raise CorruptStoreError(
-            f"the vector in row {first_row + int(np.argmax(damaged))} is missing or damaged (its checksum does not match): "
-            "store.check() lists what else is; delete that item or upsert it again, or restore the store from a backup"
-        )
+    def put_segment(self, txn: Transaction, record: SegmentRecord) -> None:
+        """Names a segment and retires all that start within its rows."""
+        with txn.cursor(db=self._segments) as cursor:
+            while cursor.set_range(row_key(record.first_row)) and int.from_bytes(cursor.key(), "big") <= record.last_row:
+                cursor.delete()
+            cursor.put(row_key(record.first_row), record.value())

@@ -69,7 +69,7 @@ def encode_label(label: Any) -> bytes | None:
         try:
             return encode_key(label)
         except InvalidKeyError as err:
-            raise InvalidLabelError(str(err).replace("key", "label", 1).replace("int key", "int label")) from None
+            raise InvalidLabelError(str(err).replace("key", "label")) from None
     raise InvalidLabelError(f"a label is a str, an int or None, not {type(label).__name__} ({_short(label)})")
 
 

@@ -98,6 +98,13 @@ def translate(err: Exception) -> SimstoreError:
         return CorruptStoreError(f"the database is damaged ({text}): restore the store from a backup")
     if isinstance(err, lmdb.ReadersFullError):
         return StorageError("too many processes and threads read the store at once: close some, or try again")
+    if os.strerror(errno.ENOMEM) in text:
+        return StorageError(
+            f"no address space left for the database ({text}): a store reserves a terabyte of it (not of memory); close other "
+            "stores of this process, or raise its limit (ulimit -v)"
+        )
+    if os.strerror(errno.EACCES) in text:
+        return StorageError(f"the database refused ({text}): whoever reads a store needs to write its lock.mdb, too")
     return StorageError(f"the database refused: {text}")
 
 
@@ -210,13 +217,18 @@ class Environment:
         self._closed = False
         try:
             self._env = lmdb.open(
-                os.fspath(path), readonly=readonly, create=create, map_size=max(map_size, _file_size(path)), max_dbs=16,
+                os.fsencode(path), readonly=readonly, create=create, map_size=max(map_size, _file_size(path)), max_dbs=16,
                 max_readers=1024, max_spare_txns=4, meminit=False,
             )  # fmt: skip
             self._env.reader_check()
             _live.add(self)
         except lmdb.Error as err:
             if "already open" in str(err).lower():
+                if any(other._path == path and other._pid != self._pid for other in list(_live)):
+                    raise ForkedStoreError(
+                        f"{path} was open when this process was forked, and LMDB cannot open it once more here: close the "
+                        "parent's store before forking, or start the child anew (multiprocessing's 'spawn')"
+                    ) from err
                 raise AlreadyOpenError(
                     f"{path} is open in this process already: use that Store object, or close it first"
                 ) from err
@@ -287,7 +299,7 @@ class Environment:
         if self._pid != os.getpid():
             raise ForkedStoreError(
                 f"{self._path} was opened in process {self._pid}, and this is process {os.getpid()}, forked from it: "
-                "open the store in the child, by simstore.open(path), and close the parent's before forking"
+                "close the parent's store before forking, and open it in the child by simstore.open(path)"
             )
         if self._closed:
             raise StoreClosedError(f"the store {self._path} was closed: open it again with simstore.open(path)")
@@ -303,8 +315,10 @@ def structural_problems(path: Path) -> list[str]:
     """What LMDB's own offline checker finds wrong with the database in a directory."""
     try:
         return [str(problem) for problem in _verify(os.fspath(path))]
-    except (verify.VerifyError, OSError) as err:
+    except verify.VerifyError as err:
         return [str(err)]
+    except OSError as err:
+        raise StorageError(f"{path / DATA_FILE} could not be read ({err}): try again") from err
 
 
 def _file_size(path: Path) -> int:

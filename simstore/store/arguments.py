@@ -1,6 +1,6 @@
 """What the public methods are given, checked and brought into one form before anything is read or written."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,10 +160,16 @@ def vectors_of(vectors: Any, dim: int | None, *, single: bool = False, what: str
         InvalidVectorError: Wrong type or number of axes.
         DimensionError: Another width.
     """
+    if isinstance(vectors, np.ma.MaskedArray):
+        raise InvalidVectorError(f"{what} are a masked array, whose mask would be lost: fill it first")
+    if isinstance(vectors, Iterator):
+        vectors = list(vectors)
     try:
         array = np.asarray(vectors)
     except ValueError as err:
         raise InvalidVectorError(f"{what} do not form an array ({err}): give all of them the same length") from err
+    if array.shape == (0,) and not single:
+        array = array.reshape(0, dim or 0)
     if array.dtype.kind not in "fiu":
         raise InvalidVectorError(f"{what} hold numbers (float32, or what converts to it), not dtype {array.dtype}")
     if single and array.ndim == 1:
@@ -172,8 +178,9 @@ def vectors_of(vectors: Any, dim: int | None, *, single: bool = False, what: str
         wanted = "one vector [dim]" if single else "an array [n, dim]"
         raise InvalidVectorError(f"{what} should be {wanted}, not an array of shape {list(array.shape)}")
     if dim is not None and array.shape[1] != dim:
-        raise DimensionError(f"{what} have {array.shape[1]} numbers each; this store holds vectors of {dim}")
-    if array.shape[1] == 0:
+        have = f"has {array.shape[1]} numbers" if what == "query" else f"have {array.shape[1]} numbers each"
+        raise DimensionError(f"{what} {have}; this store holds vectors of {dim}")
+    if array.shape[1] == 0 and len(array):
         raise DimensionError(f"{what} have no numbers: a vector needs at least one")
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
         return np.ascontiguousarray(array, np.float32)

@@ -1,15 +1,17 @@
 """check(): everything on disk, compared with its checksums and with everything else."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, State, Transaction
-from simstore.storage.encoding import encode_key, encode_label
+from simstore.storage.encoding import decode_key, encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import created_seq_of, read_item, unsealed
 from simstore.store.bitmap import Alive
@@ -44,12 +46,15 @@ def check_store(environment: Environment, database: Database, files: Files, dire
 
 def _check_embedder(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     record = database.schema(txn).embedder
-    if record is not None and record.get("saved") and files.size(model_path(directory, record)) <= 0:
-        yield Problem(
-            "embedder",
-            f"the model's file {model_path(directory, record).name} is missing or empty",
-            "open the store with embedder=…",
-        )
+    if record is None or not record["saved"]:
+        return
+    path = model_path(directory, record)
+    remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+    try:
+        if xxh3_64_hexdigest(files.read(path)) != record["model_xxh3"]:
+            yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
+    except OSError as err:
+        yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
 
 
 def _alive(txn: Transaction, database: Database, state: State) -> Alive:
@@ -92,6 +97,8 @@ def _check_log(txn: Transaction, database: Database, state: State) -> Iterator[P
 
 def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     state, expected = database.state(txn), 0
+    alive = _alive(txn, database, state)
+    damaged: dict[int, str] = {}
     for row, value in database.items(txn):
         if row != expected:
             yield Problem("items", f"row {expected} is missing", _RESTORE)
@@ -99,7 +106,8 @@ def _check_items(txn: Transaction, database: Database, files: Files, directory: 
         try:
             key, label, _ = read_item(value, row)
         except CorruptStoreError as err:
-            yield Problem("items", str(err), _RESTORE)
+            if row < state.next_row and alive.count(row, row + 1):
+                damaged[row] = str(err)
             continue
         if created_seq_of(value) > state.seq:
             yield Problem("items", f"row {row} was written by transaction {created_seq_of(value)}, after the newest", _RESTORE)
@@ -110,31 +118,32 @@ def _check_items(txn: Transaction, database: Database, files: Files, directory: 
             yield Problem("labels", f"label {label!r} does not lead to row {row} of key {key!r}", _RESTORE)
     if expected != state.next_row:
         yield Problem("items", f"rows {expected} to {state.next_row - 1} are missing", _RESTORE)
+    names = _keys_of(txn, database, damaged) if damaged else {}
+    for row, what in damaged.items():
+        yield Problem("items", f"the item of {names.get(row, 'an unknown key')}: {what}", _RESTORE)
+
+
+def _keys_of(txn: Transaction, database: Database, rows: Container[int]) -> dict[int, str]:
+    """The keys that lead to rows, for a message."""
+    names = {}
+    for encoded, found in database.postings(txn, "keys"):
+        for row in found.tolist():
+            if row in rows:
+                with suppress(CorruptStoreError):
+                    names[row] = f"key {decode_key(encoded)!r}"
+    return names
 
 
 def _check_vectors(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     state, dim = database.state(txn), database.schema(txn).dim
     if dim is None:
         return
+    alive = _alive(txn, database, state)
     for first in range(0, state.next_row, _CHUNK):
         stop = min(first + _CHUNK, state.next_row)
-        needed = np.ones(stop - first, bool)
-        while needed.any():
-            try:
-                database.vectors(txn, first, stop, dim, needed)
-                break
-            except CorruptStoreError as err:
-                yield Problem("vectors", str(err), _RESTORE)
-                needed[: _first_damaged(txn, database, first, stop, dim, needed) + 1] = False
-
-
-def _first_damaged(txn: Transaction, database: Database, first: int, stop: int, dim: int, needed: np.ndarray) -> int:
-    for i in np.flatnonzero(needed).tolist():
-        try:
-            database.vectors(txn, first + i, first + i + 1, dim)
-        except CorruptStoreError:
-            return int(i)
-    return stop - first
+        _, damaged = database.vectors_and_damage(txn, first, stop, dim)
+        for i in np.flatnonzero(damaged & alive.mask(first, stop)).tolist():
+            yield Problem("vectors", database.damaged_vector(txn, first + i), _RESTORE)
 
 
 def _check_postings(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
@@ -151,7 +160,12 @@ def _check_postings(txn: Transaction, database: Database, files: Files, director
 
 def _check_segments(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     state, last = database.state(txn), -1
-    for record in database.segments(txn):
+    for first_row, value in database.segment_values(txn):
+        try:
+            record = SegmentRecord.of(value, first_row)
+        except CorruptStoreError as err:
+            yield Problem(f"segment {first_row}-", str(err), _REBUILD)
+            continue
         where = f"segment {record.first_row}-{record.last_row}"
         if record.first_row <= last or record.last_row >= state.next_row:
             yield Problem(where, "its rows overlap another segment's, or do not exist", _REBUILD)
@@ -178,6 +192,7 @@ def _check_segment(
         yield Problem(where, "its list of nodes that no walk reaches is not right", _REBUILD)
     metric, nodes = METRICS[record.metric], segment.node_rows()
     order, stored = np.argsort(nodes), segment.vectors()
+    order = order[np.isin(nodes[order], alive)]
     for at in range(0, len(order), _CHUNK):
         part = order[at : at + _CHUNK]
         first, stop = int(nodes[part[0]]), int(nodes[part[-1]]) + 1

@@ -95,24 +95,28 @@ def open_through(
     record = None if embedder is None else to_record(embedder)
     if record is not None and dim is not None and dim != record["dim"]:
         raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
+    directory = _path(path)
+    creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
     settings = opening.Settings(
-        dim=dim if record is None else record["dim"],
+        dim=record["dim"] if creates and record is not None else dim,
         metric=None if isinstance(metric, _DefaultStr) else metric,
         M=None if isinstance(M, _DefaultInt) else M,
         ef_construction=None if isinstance(ef_construction, _DefaultInt) else ef_construction,
     )
-    directory = _path(path)
-    creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
     content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
     opened = opening.open_directory(directory, mode, settings, files, map_size=map_size)
     try:
-        schema = opened.schema
-        if schema.embedder is None and embedder is not None and record is not None and mode != "r":
-            opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
-        elif schema.embedder is not None and embedder is None:
-            embedder = from_record(schema.embedder, opening.model_path(opened.path, schema.embedder))
-        elif schema.embedder is not None and embedder is not None:
-            check_same(schema.embedder, embedder)
+        known = opened.schema.embedder
+        if known is None and embedder is not None and record is not None:
+            opening.check_dim(opened.schema, record)
+            if mode != "r":
+                opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
+        elif known is not None and embedder is None:
+            embedder = from_record(known, opening.model_path(opened.path, known))
+        elif known is not None and embedder is not None:
+            check_same(known, embedder)
+            if known["saved"] and mode != "r" and files.size(opening.model_path(opened.path, known)) <= 0:
+                opening.save_embedder(opened, files, known, model_bytes(embedder))
         return Store(opened, files, embedder, readonly=mode == "r", background=background)
     except BaseException:
         opened.environment.close()

@@ -61,6 +61,9 @@ def _due(view: View) -> Job | None:
     for record in view.damaged:
         if view.n_alive(record):
             return Job(record.first_row, record.last_row, (record,), None)
+    for first_row, stop in zip([0, *(record.last_row + 1 for record in view.records)], _starts(view), strict=False):
+        if view.alive.count(first_row, stop):  # no segment has these rows: its record is damaged
+            return Job(first_row, stop - 1, (), None)
     for record in view.records:
         if _is_mostly_dead(view, record) and not _is_spent(view, record):
             return Job(record.first_row, record.last_row, (record,), None)
@@ -69,6 +72,10 @@ def _due(view: View) -> Job | None:
     last = view.records[-1]
     merged = (*_mergeable(view, view.records[:-1], view.n_alive(last)), last)
     return _job(view, merged, merged[0].first_row, merged[-1].last_row) if len(merged) > 1 else None
+
+
+def _starts(view: View) -> list[int]:
+    return [record.first_row for record in view.records]
 
 
 def tail_bytes(view: View) -> int:
@@ -331,7 +338,7 @@ class Maintenance:
         if self._files.size(temporary) >= 0:  # else the map had to grow, and this is the second run
             publish_file(self._files, temporary, self._directory / record.file)
         state = database.state(txn)
-        database.replace_segments(txn, job.replaces, [record])
+        database.put_segment(txn, record)
         database.put_state(txn, replace(state, seq=state.seq + 1, segments_seq=state.seq + 1))
         steps.reached("publish.put")
         return True

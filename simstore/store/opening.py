@@ -6,9 +6,12 @@ import os
 import shutil
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import (
     CorruptStoreError,
@@ -160,10 +163,11 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     """Makes the database aside and links it in whole: a crash leaves no half of a store, and of two that create one wins."""
     if not path.parent.is_dir():
         raise StoreNotFoundError(f"the directory {path.parent} does not exist: create it first")
+    is_new = not path.exists()
     files.make_dir(path)
     aside = path / temporary_name()
-    files.make_dir(aside)
     try:
+        files.make_dir(aside)
         _need_space(aside)
         environment = Environment(aside, create=True)
         try:
@@ -186,6 +190,9 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
         files.sync_dir(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):
+                path.rmdir()  # only if nothing came of it
 
 
 def check_marker(path: Path, files: Files) -> None:
@@ -244,15 +251,22 @@ def _complete(opened: Opened, files: Files) -> None:
         content = json.dumps(marker).encode()
         temporary = write_file(files, path, [content], len(content))
         publish_file(files, temporary, path / MARKER)
-    names = set(files.list_dir(path / SEGMENTS))
-    if names:
 
-        def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
-            named = {record.file for record in opened.database.segments(txn)}
-            for name in names - named:
-                if not name.startswith(TEMPORARY) or is_abandoned(name):
-                    discard(files, path / SEGMENTS / name)
+    def left_behind(txn: Any) -> list[Path]:
+        embedder = opened.database.schema(txn).embedder
+        named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
+        named |= set() if embedder is None else {model_path(path, embedder)}
+        there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
+        unnamed = [file for file in there if file not in named]
+        return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
 
+    def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
+        for file in left_behind(txn):
+            discard(files, file)
+
+    with opened.environment.reading() as txn:
+        is_clean = not left_behind(txn)
+    if not is_clean:
         opened.environment.write(remove_unnamed)
 
 
@@ -262,21 +276,32 @@ def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content:
     Raises:
         StorageError: It could not be written; the store is as it was.
     """
-    directory = opened.path / EMBEDDERS
     if content is not None:
-        files.make_dir(directory)
-        publish_file(files, write_file(files, directory, [content], len(content)), model_path(opened.path, record))
-        files.sync_dir(opened.path)
+        record = record | {"model_xxh3": xxh3_64_hexdigest(content)}
 
     def work(txn: Any) -> Schema:
         schema = opened.database.schema(txn)
-        if schema.dim is not None and schema.dim != record["dim"]:
-            raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
+        check_dim(schema, record)
+        if content is not None:
+            _save_model(opened.path, files, record, content)
         new = Schema(schema.format, schema.uuid, record["dim"], schema.metric, schema.M, schema.ef_construction, record)
         opened.database.put_schema(txn, new)
         return new
 
     return opened.environment.write(work)
+
+
+def check_dim(schema: Schema, record: dict[str, Any]) -> None:
+    """Raises DimensionError if the store holds vectors of another width than an embedder makes."""
+    if schema.dim is not None and schema.dim != record["dim"]:
+        raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
+
+
+def _save_model(path: Path, files: Files, record: dict[str, Any], content: bytes) -> None:
+    directory = path / EMBEDDERS
+    files.make_dir(directory)
+    publish_file(files, write_file(files, directory, [content], len(content)), model_path(path, record))
+    files.sync_dir(path)
 
 
 def model_path(path: Path, record: dict[str, Any]) -> Path:

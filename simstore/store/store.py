@@ -17,6 +17,7 @@ from simstore.errors import (
     InvalidKeyError,
     InvalidVectorError,
     KeyNotFoundError,
+    StorageFullError,
 )
 from simstore.index import prepared, prepared_queries
 from simstore.metrics import METRICS
@@ -57,7 +58,9 @@ class Store:
             opened.environment, opened.database, self._views, files, segments_dir, background=background and not readonly
         )
         self._searcher = Searcher(opened.environment, opened.database, self._views, self._maintenance.consider)
-        self._finalizer = weakref.finalize(self, _release, self._maintenance, self._searcher, opened.environment, os.getpid())
+        self._finalizer = weakref.finalize(
+            self, _release, self._maintenance, self._searcher, self._views, opened.environment, os.getpid()
+        )
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +195,7 @@ class Store:
         except InvalidKeyError:
             return False
         with self._environment.reading() as txn:
-            return self._database.live_rows(txn, [encoded])[0] is not None
+            return self._database.verified_rows(txn, [encoded])[0] is not None
 
     def __len__(self) -> int:
         return self._view().state.n_live
@@ -347,6 +350,9 @@ class Store:
 
         Args:
             progress: Called as progress(stage, done, total) now and then.
+
+        Raises:
+            StorageFullError: No space to fold the tail. The store is closed all the same, and everything written is in it.
         """
         if not self._finalizer.alive:
             return
@@ -355,6 +361,10 @@ class Store:
             self._maintenance.stop()
             if not self._readonly:
                 self._maintenance.run(progress=progress, stoppable=False)
+        except StorageFullError as err:
+            raise StorageFullError(
+                f"the store is closed and holds all that was written; the graph over its newest items found no space: {err}"
+            ) from err
         finally:
             self._finalizer()
 
@@ -374,12 +384,13 @@ class Store:
         return f"<Store {self._path}: {view.state.n_live} items, dim {view.schema.dim}, {view.schema.metric}>"
 
 
-def _release(maintenance: Maintenance, searcher: Searcher, environment: Any, pid: int) -> None:
+def _release(maintenance: Maintenance, searcher: Searcher, views: Views, environment: Any, pid: int) -> None:
     """Ends threads and closes the database; in a forked child there is nothing to end."""
     if pid != os.getpid():
         return
     maintenance.stop()
     searcher.close()
+    views.forget()
     environment.close()
 
 

@@ -13,7 +13,6 @@ from simstore.errors import CorruptStoreError
 from simstore.index import Coarse, Segment, coarse_dims, prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Files, Schema, SegmentRecord, State, Transaction
-from simstore.storage.database import refuse_damage
 from simstore.store.bitmap import Alive
 
 __all__ = ["Loose", "View", "Views", "open_segment"]
@@ -120,6 +119,12 @@ class Views:
     def newest(self) -> View | None:
         """The newest view made so far."""
         return self._view
+
+    def forget(self) -> None:
+        """Lets go of the mapped files, and of the vectors in memory."""
+        with self._lock:
+            self._view = None
+            self._buffers.clear()
 
     def current(self, txn: Transaction) -> View:
         """The view of the transaction's state."""
@@ -257,7 +262,7 @@ def read_prepared(database: Database, txn: Transaction, view: View, first: int, 
         CorruptStoreError: The vector of a live row is damaged.
     """
     vectors, damaged = database.vectors_and_damage(txn, first, stop, view.schema.dim or 0)
-    refuse_damage(damaged & view.alive.mask(first, stop), first)
+    database.refuse_damage(txn, damaged & view.alive.mask(first, stop), first)
     vectors[damaged] = 1.0
     out = prepared(vectors, METRICS[view.schema.metric])
     out[damaged] = np.nan

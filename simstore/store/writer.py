@@ -63,7 +63,7 @@ class Writer:
         def work(txn: Transaction) -> Counts:
             state = self._begin(txn, vectors.shape[1])
             keys = batch.keys or _numbered(state, len(batch))
-            live = self._database.live_rows(txn, keys.encoded)
+            live = self._database.verified_rows(txn, keys.encoded)
             self._commit(txn, state, self._change(state, keys, batch, vectors, live))
             n_replaced = sum(row is not None for row in live)
             return Counts(added=len(live) - n_replaced, replaced=n_replaced)
@@ -101,7 +101,7 @@ class Writer:
         def work(txn: Transaction) -> int:
             state = self._database.state(txn)
             if ignore_missing:
-                dead = [row for row in self._database.live_rows(txn, keys.encoded) if row is not None]
+                dead = [row for row in self._database.verified_rows(txn, keys.encoded) if row is not None]
             else:
                 dead = self._live(txn, keys)
             if dead:
@@ -128,7 +128,7 @@ class Writer:
         return self._database.state(txn)
 
     def _live(self, txn: Transaction, keys: Keys) -> list[int]:
-        rows = self._database.live_rows(txn, keys.encoded)
+        rows = self._database.verified_rows(txn, keys.encoded)
         found = [row for row in rows if row is not None]
         if len(found) < len(rows):
             at = rows.index(None)
