@@ -72,7 +72,8 @@ class Store:
             vectors: Numbers [n, dim].
             inputs: In place of vectors: n inputs for the store's embedder.
             labels: A str, int or None for each item.
-            data: Anything msgpack can hold, with numpy arrays and datetimes, for each item. Tuples come back as lists.
+            data: Anything msgpack can hold, with numpy arrays and datetimes, for each item. Tuples come back as lists,
+                bytearrays as bytes, time zones as fixed offsets.
 
         Returns:
             The items' keys.
