@@ -175,17 +175,22 @@ class BatchHits(Sequence[Hits]):
     @property
     def keys(self) -> NDArray[np.object_]:
         """The keys; None where a query has fewer answers."""
-        return self._filled(np.fromiter((record[0] for record in self._records), object, len(self._records)), None)
+        return self._filled(self._column(0), None)
 
     @property
     def labels(self) -> NDArray[np.object_]:
         """The labels; None where a query has fewer answers."""
-        return self._filled(np.fromiter((record[1] for record in self._records), object, len(self._records)), None)
+        return self._filled(self._column(1), None)
 
     @property
     def distances(self) -> NDArray[np.float32]:
         """The distances; inf where a query has fewer answers."""
         return self._filled(self._distances, np.inf)
+
+    def _column(self, at: int) -> NDArray[np.object_]:
+        column = np.empty(len(self._records), object)
+        column[:] = [record[at] for record in self._records]
+        return column
 
     def _filled(self, column: NDArray[Any], rest: Any) -> NDArray[Any]:
         width = self._k or int(self.counts.max(initial=0))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Searcher", "cpu_count", "thread_count"]
 
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
-_CHUNK = 64  # queries a thread takes at a time
+_CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
 
 
 class Answers(NamedTuple):
@@ -83,7 +83,8 @@ class Searcher:
             with self._environment.reading() as txn:
                 return self._batch(txn, view, loose, chunk, request)
 
-        chunks = [queries[at : at + _CHUNK] for at in range(0, max(len(queries), 1), _CHUNK)]
+        step = min(max(_CHUNK, -(-len(queries) // (4 * threads))), _LARGEST_CHUNK)
+        chunks = [queries[at : at + step] for at in range(0, max(len(queries), 1), step)]
         try:
             parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
             hits = BatchHits.joined(list(parts))

@@ -20,6 +20,7 @@ __all__ = ["batch_case", "columns_case", "equal_ef_case", "full_hits_case", "sea
 Queries = NDArray[np.float32]
 
 _REPEATS = 9
+_BATCH_REPEATS = 41  # each takes some milliseconds only
 _EFS = (10, 32, 64, 128, 256)
 
 
@@ -45,7 +46,9 @@ def batch_case(context: Context) -> Iterator[Row]:
             return hits.keys, hits.distances
 
         ratio = interleave(
-            lambda: context.hnsw.knn_query(queries, K, num_threads=THREADS), search_all, repeats=_repeats(context)
+            lambda: context.hnsw.knn_query(queries, K, num_threads=THREADS),
+            search_all,
+            repeats=context.settings.repeats_or(_BATCH_REPEATS),
         )
         found = store.search_many(queries, K, ef=ours, threads=THREADS).keys
         recall = context.truth.recall(np.where(found == None, -1, found).astype(np.int64))  # noqa: E711  # elementwise
