@@ -15,6 +15,7 @@ __all__ = [
     "InvalidKeyError",
     "InvalidLabelError",
     "InvalidVectorError",
+    "KerasMissingError",
     "KeyExistsError",
     "KeyNotFoundError",
     "NotAStoreError",
@@ -127,6 +128,10 @@ class KeyNotFoundError(SimstoreError, KeyError):
 
 class EmbedderRequiredError(SimstoreError, ValueError):
     """inputs= or input= without an embedder."""
+
+
+class KerasMissingError(SimstoreError, ImportError):
+    """Keras, or the backend that it computes with, is not installed."""
 
 
 class EmbedderMismatchError(SimstoreError, ValueError):

@@ -263,7 +263,8 @@ def test_without_keras(tmp_path: Path) -> None:
 import sys
 sys.modules["keras"] = None
 from pathlib import Path
-from simstore.embedders import KerasEmbedder, KerasMissingError, from_record
+from simstore.embedders import KerasEmbedder, from_record
+from simstore.errors import KerasMissingError
 record = dict(kind="keras", name="n", dim=2, fingerprint="f", batch_size=4, preprocess=None, saved=True)
 for use in (lambda: KerasEmbedder(object()), lambda: from_record(record, Path("x")).embed([1.0])):
     try:

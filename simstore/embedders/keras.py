@@ -9,14 +9,10 @@ from numpy.typing import NDArray
 
 from simstore.embedders.batches import as_array, as_batch, checked_vectors, fitted, pieces
 from simstore.embedders.fingerprint import canonical, fingerprint_of
-from simstore.errors import InvalidArgumentError, SimstoreError
+from simstore.errors import InvalidArgumentError, KerasMissingError
 from simstore.types import EmbedderSpec
 
-__all__ = ["KerasEmbedder", "KerasMissingError", "import_keras", "model_fingerprint", "serialised"]
-
-
-class KerasMissingError(SimstoreError, ImportError):
-    """Keras, or the backend that it computes with, is not installed."""
+__all__ = ["KerasEmbedder", "import_keras", "model_fingerprint", "serialised"]
 
 
 class KerasEmbedder:
