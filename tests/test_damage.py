@@ -181,8 +181,11 @@ def test_optimize_rebuilds_a_damaged_segment_that_is_all_there_is(how: str, tmp_
     with open_copy(path) as store:
         store.optimize()
         assert store.check() == []
-        hits = store.search_many(vectors, 1)
-        assert [hit[0].key for hit in hits] == [damaged.key_of(i) for i in range(1500)]
+        keys = np.array([damaged.key_of(i) for i in range(1500)], object)
+        assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == keys).all()
+        assert (
+            store.search_many(vectors, 1).keys[:, 0] == keys
+        ).mean() > 0.99  # two threads build it: no graph is like another
 
 
 @pytest.mark.parametrize("how", some_by_default(DAMAGES))
@@ -554,12 +557,12 @@ def test_damaged_records_among_other_segments(which: int, tmp_path: Path) -> Non
         store._finalizer()  # no folding now
     flip_in_value(path, values_of(path, "segments")[which][1], 60, 3)
     with mock.patch.multiple(maintenance, FOLD_BYTES=1, FOLD_ROWS=8), open_copy(path) as store:
-        for query in vectors[::97]:
-            assert store.search(query, 3, exact=True).keys == store.search(query, 3).keys
+        assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
         assert [problem.where.split()[0] for problem in store.check()] == ["segment"]
         store._maintenance.run()
         assert store.check() == [] and n == 3
-        assert [store.search(vector, 1).keys[0] for vector in vectors[::31]] == list(range(0, 1900, 31))
+        assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
+        assert (store.search_many(vectors, 1).keys[:, 0] == np.arange(1900)).mean() > 0.99
 
 
 def test_a_key_that_leads_to_another_item(tmp_path: Path) -> None:

@@ -44,9 +44,9 @@ def holds(store: Store) -> bool:
     labels = [label for _, label, _ in items.values()]
     assert store.labels() == {label: labels.count(label) for label in labels}
     for key, (vector, _, _) in list(items.items())[::17]:
-        hits = store.search(vector, 30)
-        assert hits.distances[0] == 0 and key in hits.keys
-        assert np.array_equal(hits.distances, store.search(vector, 30, exact=True).distances)
+        exact = store.search(vector, 30, exact=True)
+        assert exact.distances[0] == 0 and key in exact.keys
+        assert len(set(store.search(vector, 30).keys) & set(exact.keys)) >= 27
     return True
 
 
