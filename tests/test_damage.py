@@ -598,3 +598,21 @@ def test_a_database_without_its_state(template: tuple[Path, Items], another_copy
             with pytest.raises(CorruptStoreError, match="state is missing"):
                 call()
         store._finalizer()
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_a_segment_cut_off_while_it_is_mapped(is_trusted: bool, copied: tuple[Path, Items]) -> None:
+    path, items = copied
+    (file,) = (path / "segments").iterdir()
+    with open_copy(path) as store:
+        assert first_wrong(store, items, searches_only=True) is None
+        if is_trusted:
+            view = store._views.newest
+            assert view is not None
+            view.segments[0].verify()
+        os.truncate(file, file.stat().st_size // 2)
+        time.sleep(0.01)
+        assert first_wrong(store, items) is None
+        assert lists_the_segment(store)
+        store.optimize()
+        assert store.check() == [] and first_wrong(store, items) is None

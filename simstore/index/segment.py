@@ -1,7 +1,9 @@
 """A mapped graph file that answers: approximately along its graph, or exactly row by row."""
 
 import math
+import mmap
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +19,7 @@ __all__ = ["BLOCK_BYTES", "Segment", "block_checksums"]
 
 BLOCK_BYTES = 1 << _kernel.BLOCK_SHIFT
 _FEW = 2000
+_LOOK_EVERY_S = 0.001
 
 
 def block_checksums(image: memoryview) -> NDArray[np.uint64]:
@@ -60,6 +63,8 @@ class Segment:
         self.first_row, self.last_row, self.n_nodes, self.dim = first_row, last_row, n_nodes, dim
         self.n_rows = n_nodes + len(copy_rows)
         self.image = image
+        self._looked_s = 0.0
+        self._file = image.obj if isinstance(image.obj, mmap.mmap) else None
         self._checksums = checksums
         self._states = np.zeros(len(checksums), np.uint8)
         self._trusted = False
@@ -100,12 +105,27 @@ class Segment:
         Raises:
             CorruptStoreError: A block differs.
         """
+        self._look()
         self._verify(set(np.flatnonzero(self._states != _kernel.BLOCK_GOOD).tolist()))
         self._graph.trust()
         self._trusted = True
 
+    def _look(self) -> None:
+        """Raises CorruptStoreError if the file has been cut off since it was mapped: reading on would kill the process.
+
+        It looks once in a millisecond: who cuts a file off while it is being read cannot be helped anyway.
+        """
+        now = time.monotonic()
+        if now - self._looked_s < _LOOK_EVERY_S:
+            return
+        self._looked_s = now
+        if self._file is not None and (size := self._file.size()) < len(self.image):
+            rows = f"{self.first_row}-{self.last_row}"
+            raise CorruptStoreError(f"the segment of rows {rows} was cut off: it has {size} bytes of {len(self.image)}")
+
     def _run(self, work: Callable[[], int], found: Found | None) -> int:
         """Runs kernel work until every block it has read is verified; returns its flags."""
+        self._look()
         before = found.copy() if found is not None and found.n_parts and not self._trusted else None
         has_verified = False
         while (flags := work()) & _kernel.UNVERIFIED:
@@ -142,6 +162,7 @@ class Segment:
         """
         before = found.copy() if found.n_parts else None
         if self._trusted:
+            self._look()
             flags = self._graph.search(queries, ef, allowed, found, expected)
         else:
             flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected), found)
