@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -163,7 +165,7 @@ class BatchHits(Sequence[Hits]):
             return parts[0]
         vectors = [part._vectors for part in parts if part._vectors is not None]
         return cls(
-            [record for part in parts for record in part._records],
+            list(chain.from_iterable(part._records for part in parts)),
             np.concatenate([part._distances for part in parts]),
             np.concatenate([part._rows for part in parts]),
             np.concatenate([part.counts for part in parts]),
@@ -189,7 +191,7 @@ class BatchHits(Sequence[Hits]):
 
     def _column(self, at: int) -> NDArray[np.object_]:
         column = np.empty(len(self._records), object)
-        column[:] = [record[at] for record in self._records]
+        column[:] = list(map(itemgetter(at), self._records))
         return column
 
     def _filled(self, column: NDArray[Any], rest: Any) -> NDArray[Any]:
