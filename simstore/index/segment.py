@@ -118,10 +118,10 @@ class Segment:
         now = time.monotonic()
         if now - self._looked_s < _LOOK_EVERY_S:
             return
-        self._looked_s = now
         if self._file is not None and (size := self._file.size()) < len(self.image):
             rows = f"{self.first_row}-{self.last_row}"
             raise CorruptStoreError(f"the segment of rows {rows} was cut off: it has {size} bytes of {len(self.image)}")
+        self._looked_s = now  # not before: another thread must not walk into what this one has found
 
     def _run(self, work: Callable[[], int], found: Found | None) -> int:
         """Runs kernel work until every block it has read is verified; returns its flags."""
