@@ -3,17 +3,21 @@
 from simstore import errors
 from simstore.errors import SimstoreError
 from simstore.store import Store, open
-from simstore.types import BatchHits, Counts, Hit, Hits, Item, Problem, StoreInfo
+from simstore.types import BatchHits, Compacted, Counts, Difference, Hit, Hits, Item, Problem, Restored, SnapshotInfo, StoreInfo
 
 __version__ = "0.1.0"
 __all__ = [
     "BatchHits",
+    "Compacted",
     "Counts",
+    "Difference",
     "Hit",
     "Hits",
     "Item",
     "Problem",
+    "Restored",
     "SimstoreError",
+    "SnapshotInfo",
     "Store",
     "StoreInfo",
     "__version__",

@@ -21,6 +21,8 @@ __all__ = [
     "NotAStoreError",
     "ReadOnlyStoreError",
     "SimstoreError",
+    "SnapshotExistsError",
+    "SnapshotNotFoundError",
     "StorageError",
     "StorageFullError",
     "StoreClosedError",
@@ -124,6 +126,14 @@ class KeyExistsError(SimstoreError, KeyError):
 
 class KeyNotFoundError(SimstoreError, KeyError):
     """A key that is not in the store."""
+
+
+class SnapshotNotFoundError(SimstoreError, KeyError):
+    """There is no snapshot of that name."""
+
+
+class SnapshotExistsError(SimstoreError, ValueError):
+    """A snapshot was to be taken under a name that another one has."""
 
 
 class EmbedderRequiredError(SimstoreError, ValueError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, overload
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BatchHits",
+    "Compacted",
     "Counts",
+    "Difference",
     "EmbedderSpec",
     "Hit",
     "Hits",
@@ -20,6 +23,8 @@ __all__ = [
     "Label",
     "Problem",
     "Progress",
+    "Restored",
+    "SnapshotInfo",
     "StoreInfo",
 ]
 
@@ -225,6 +230,45 @@ class BatchHits(Sequence[Hits]):
 
     def __repr__(self) -> str:
         return f"<BatchHits of {len(self)} queries, k={self._k}>"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A state that the store remembers: when it was taken, and how many items it sees."""
+
+    name: str
+    created: datetime
+    note: str
+    count: int
+    dim: int | None
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What happened from one state to another, as keys: an item has changed if its label, its data or its vector has."""
+
+    added: list[Key]
+    changed: list[Key]
+    deleted: list[Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What restore() did: ``undo`` is the snapshot of the state before; how many items came back, and how many went."""
+
+    undo: str
+    n_restored: int
+    n_removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What compact() did; sizes in bytes, of database and segments together."""
+
+    n_purged: int
+    before_size_bytes: int
+    after_size_bytes: int
 
 
 class Counts(NamedTuple):

@@ -164,8 +164,8 @@ def _expected(entry: Any) -> Any:
 def assert_tidy(path: Path, store: Store) -> None:
     """No file is there that does not belong to the store."""
     assert set(os.listdir(path)) == {"store.json", "data.mdb", "lock.mdb", "segments"}
-    with store._environment.read() as txn:
-        named = {record.file for record in store._database.segments(txn)}
+    with store._core.environment.read() as txn:
+        named = {record.file for record in store._core.database.segments(txn)}
     assert set(os.listdir(path / "segments")) <= named
 
 

@@ -525,7 +525,7 @@ def test_everything_in_two_segments_deleted(stores: OpenStore, monkeypatch: pyte
     store = stores(metric="l2")
     for first, n in ((0, 100), (100, 10)):
         store.add(range(first, first + n), random_vectors(n))
-        store._maintenance.run()
+        store._core.maintenance.run()
     assert store.info().n_segments == 2
     store.delete(range(110))
     store.close()
@@ -852,7 +852,7 @@ def test_the_same_answers_before_and_after_optimize_close_and_reopen(stores: Ope
 
 def test_a_search_with_an_old_log(stores: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where more was written since the last search than the log holds, everything is read anew."""
-    monkeypatch.setattr("simstore.storage.database.LOG_KEPT", 4)
+    monkeypatch.setattr("simstore.storage.history.LOG_KEPT", 4)
     store = stores(metric="l2")
     for i in range(40):
         store.upsert(i % 6, [float(i), 0.0])
@@ -929,7 +929,7 @@ def test_a_search_that_began_before_a_delete_still_sees_its_own_state(
     store.close()
     store = stores()
     assert len(store) == 5  # a view is there, and no vectors yet
-    current, done = store._views.current, []
+    current, done = store._core.views.current, []
 
     def delete_between(txn: Any) -> Any:
         view = current(txn)
@@ -945,7 +945,7 @@ def test_a_search_that_began_before_a_delete_still_sees_its_own_state(
             thread.join()
         return view
 
-    monkeypatch.setattr(store._views, "current", delete_between)
+    monkeypatch.setattr(store._core.views, "current", delete_between)
     hits = store.search([2.0, 3.0], k=5)
     assert done and len(store) == 4
     assert hits.keys[0] == 2 and hits.distances[0] == 0
@@ -1004,7 +1004,7 @@ def test_without_background_only_optimize_and_close_fold(stores: OpenStore, monk
     store = stores(metric="l2")
     store.add(range(150), random_vectors(150))
     store.search(np.zeros(8))
-    assert store._maintenance._thread is None and store.info().n_segments == 0
+    assert store._core.maintenance._thread is None and store.info().n_segments == 0
     store.close()
     store = stores()
     assert store.info().n_segments == 1 and store.info().n_tail == 0

@@ -551,7 +551,7 @@ def test_damaged_records_among_other_segments(which: int, tmp_path: Path) -> Non
     with mock.patch.multiple(maintenance, FOLD_BYTES=1, FOLD_ROWS=8), open_copy(path, metric="l2") as store:
         for first, stop in ((0, 1500), (1500, 1800), (1800, 1860)):  # each less than a quarter: nothing is merged
             store.add(range(first, stop), vectors[first:stop])
-            store._maintenance.run()
+            store._core.maintenance.run()
         store.add(range(1860, 1900), vectors[1860:])
         n = store.info().n_segments
         store._finalizer()  # no folding now
@@ -559,7 +559,7 @@ def test_damaged_records_among_other_segments(which: int, tmp_path: Path) -> Non
     with mock.patch.multiple(maintenance, FOLD_BYTES=1, FOLD_ROWS=8), open_copy(path) as store:
         assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
         assert [problem.where.split()[0] for problem in store.check()] == ["segment"]
-        store._maintenance.run()
+        store._core.maintenance.run()
         assert store.check() == [] and n == 3
         assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
         assert (store.search_many(vectors, 1).keys[:, 0] == np.arange(1900)).mean() > 0.99
@@ -607,7 +607,7 @@ def test_a_segment_cut_off_while_it_is_mapped(is_trusted: bool, copied: tuple[Pa
     with open_copy(path) as store:
         assert first_wrong(store, items, searches_only=True) is None
         if is_trusted:
-            view = store._views.newest
+            view = store._core.views.newest
             assert view is not None
             view.segments[0].verify()
         os.truncate(file, file.stat().st_size // 2)

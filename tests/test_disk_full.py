@@ -95,7 +95,7 @@ def filled(store: Store, *, folded: bool) -> Model:
         call(store, op)
         model = applied(model, op)
         if folded:
-            store._maintenance.run()
+            store._core.maintenance.run()
             folded = False
     return model
 

@@ -104,7 +104,7 @@ def test_segments_that_a_disk_lost_though_it_said_they_were_synced_are_rebuilt(t
     for _, path, _, _ in life.images[::7]:
         with simstore.open(path, background=False, **OPTIONS) as store:
             n_damaged += bool(store.check())
-            store._maintenance.run = lambda **_: None  # type: ignore[method-assign]  # close() rebuilds nothing
+            store._core.maintenance.run = lambda **_: None  # type: ignore[method-assign]  # close() rebuilds nothing
     assert n_damaged > 5  # so that the next line has something to rebuild
     assert life.verify(rebuilds=True) > 200
 
@@ -145,7 +145,7 @@ def test_the_files_of_these_tests_do_forget(tmp_path: Path) -> None:
 def test_lmdb_syncs_each_commit(tmp_path: Path) -> None:
     """What LMDB does with these flags is its own promise; that it is asked for them is ours."""
     with open_with(tmp_path / "s.sim", LocalFiles()) as store:
-        flags = store._environment._env.flags()
+        flags = store._core.environment._env.flags()
     assert flags["sync"] and flags["metasync"] and flags["lock"] and not flags["writemap"] and not flags["map_async"]
 
 

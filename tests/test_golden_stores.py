@@ -9,7 +9,7 @@ from conftest import OpenStore
 from golden_stores import FOLDER, content, write
 
 from simstore import Store
-from simstore.storage.database import FORMAT_VERSION
+from simstore.storage import FORMAT_VERSION
 
 ARCHIVES = sorted(FOLDER.glob("format-*.tar.xz"))
 

@@ -22,7 +22,7 @@ from crash_child import DIM, OPTIONS, Model, applied, assert_finds, assert_holds
 import simstore
 from simstore import Store
 from simstore.errors import AlreadyOpenError, KeyExistsError, KeyNotFoundError, NotAStoreError, StoreNotFoundError
-from simstore.storage import LocalFiles, check_size, database
+from simstore.storage import LocalFiles, check_size, history
 from simstore.store import maintenance
 from simstore.store.entry import open_through
 
@@ -42,7 +42,7 @@ def open_growing(path: Path, *, background: bool = True, map_size: int = 1 << 20
 
 
 def map_size_of(store: Store) -> int:
-    return int(store._environment._env.info()["map_size"])
+    return int(store._core.environment._env.info()["map_size"])
 
 
 # -- growing ------------------------------------------------------------------------------------------------------------
@@ -135,13 +135,13 @@ def test_the_map_grows_while_a_segment_is_published(tmp_path: Path) -> None:
         model = applied(model, op)
         before = map_size_of(store)
         # little room left: the record of the segment, its log entry and the state need pages that are not there
-        used = (store._environment._env.info()["last_pgno"] + 1) * 4096
-        store._environment._env.set_mapsize(used)
+        used = (store._core.environment._env.info()["last_pgno"] + 1) * 4096
+        store._core.environment._env.set_mapsize(used)
         shrunk = map_size_of(store)
         store.optimize()
         if map_size_of(store) > shrunk:
             grown.add(n)
-        store._environment._env.set_mapsize(max(before, map_size_of(store)))
+        store._core.environment._env.set_mapsize(max(before, map_size_of(store)))
         assert_tidy(tmp_path / "s.sim", store)
         assert store.info().n_segments == 1
     assert len(grown) > 3
@@ -302,7 +302,7 @@ def test_a_missing_database_is_refused_and_not_made_anew(template: Path, tmp_pat
 def test_no_sound_store_is_refused_for_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """After each commit of a long life, with pages freed in all ways that a store frees them, check_size is content."""
     rnd = random.Random(seed)
-    monkeypatch.setattr(database, "LOG_KEPT", rnd.choice([4, 16, 64]))
+    monkeypatch.setattr(history, "LOG_KEPT", rnd.choice([4, 16, 64]))
     monkeypatch.setattr(maintenance, "FOLD_BYTES", 1)
     monkeypatch.setattr(maintenance, "FOLD_ROWS", 2)
     monkeypatch.setattr(maintenance, "MERGE_RATIO", rnd.choice([0, 1, 4]))
@@ -312,7 +312,7 @@ def test_no_sound_store_is_refused_for_its_size(tmp_path: Path, monkeypatch: pyt
     held: Any = None
     for _ in range(200):
         if held is None and rnd.random() < 0.03:  # a reader that keeps pages from being used again
-            held = store._environment.read()
+            held = store._core.environment.read()
             held.__enter__()
         elif held is not None and rnd.random() < 0.05:
             held.__exit__(None, None, None)
@@ -325,7 +325,7 @@ def test_no_sound_store_is_refused_for_its_size(tmp_path: Path, monkeypatch: pyt
         elif what < 0.8:
             store.delete([item.key for _, item in zip(range(size), store.scan(), strict=False)])
         elif what < 0.97:
-            store._maintenance.run()
+            store._core.maintenance.run()
         else:
             store.optimize()
         check_size(path / "data.mdb")

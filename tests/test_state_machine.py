@@ -19,7 +19,7 @@ import simstore
 from simstore import Hits, Store
 from simstore.errors import KeyExistsError, KeyNotFoundError, ReadOnlyStoreError
 from simstore.index import Segment
-from simstore.storage import database
+from simstore.storage import history
 from simstore.store import maintenance, searcher
 
 DIM = 3
@@ -64,7 +64,7 @@ class StoreMachine(RuleBasedStateMachine):
             mock.patch.object(maintenance, "FOLD_BYTES", 1),
             mock.patch.object(maintenance, "MERGE_RATIO", 2),
             mock.patch.object(searcher, "_SORTED_K", sorted_k),
-            mock.patch.object(database, "LOG_KEPT", log_kept),
+            mock.patch.object(history, "LOG_KEPT", log_kept),
         ]
         if walk_always:  # along the graph and past the dead, where a scan would do for so few
             self.patches.append(mock.patch.object(Segment, "exact_is_cheaper", return_value=False))
@@ -192,7 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
     def delete_everything(self) -> None:
         assert self.store.delete(list(self.model)) == len(self.model)
         self.model.clear()
-        self.store._maintenance.run()
+        self.store._core.maintenance.run()
 
     @precondition(lambda self: self.mode == "r")
     @rule()
@@ -221,7 +221,7 @@ class StoreMachine(RuleBasedStateMachine):
     @writes
     @rule()
     def fold(self) -> None:
-        self.store._maintenance.run()
+        self.store._core.maintenance.run()
 
     @rule(mode=st.sampled_from(["a", "a", "r"]), how=st.sampled_from(["close", "close", "drop"]))
     def reopen(self, mode: str, how: str) -> None:
@@ -306,8 +306,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.has_no_stray_files()
 
     def has_no_stray_files(self) -> None:
-        with self.store._environment.read() as txn:
-            named = {record.file for record in self.store._database.segments(txn)}
+        with self.store._core.environment.read() as txn:
+            named = {record.file for record in self.store._core.database.segments(txn)}
         assert {path.name for path in (self.directory / "s" / "segments").iterdir()} == named
 
     def teardown(self) -> None:

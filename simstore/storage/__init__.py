@@ -1,9 +1,10 @@
 """What is on disk: files, LMDB tables, encodings. It knows rows and bytes, never a distance."""
 
-from simstore.storage.database import FORMAT_VERSION, Database, NewRows, Schema
-from simstore.storage.environment import DATA_FILE, EngineError, Environment, Transaction, check_size, translate
+from simstore.storage.database import Database, NewRows
+from simstore.storage.environment import DATA_FILE, EngineError, Environment, MovedError, Transaction, check_size, translate
 from simstore.storage.files import Files, LocalFiles
-from simstore.storage.records import LogEntry, SegmentRecord, State
+from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State
+from simstore.storage.schema import FORMAT_VERSION, IndexedField, Schema
 
 __all__ = [
     "DATA_FILE",
@@ -12,11 +13,14 @@ __all__ = [
     "EngineError",
     "Environment",
     "Files",
+    "IndexedField",
     "LocalFiles",
     "LogEntry",
+    "MovedError",
     "NewRows",
     "Schema",
     "SegmentRecord",
+    "SnapshotRecord",
     "State",
     "Transaction",
     "check_size",

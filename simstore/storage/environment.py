@@ -23,19 +23,35 @@ from simstore.errors import (
     KeyExistsError,
     KeyNotFoundError,
     SimstoreError,
+    SnapshotExistsError,
+    SnapshotNotFoundError,
     StorageError,
     StorageFullError,
     StoreClosedError,
 )
 
-__all__ = ["DATA_FILE", "EngineError", "Environment", "Transaction", "check_size", "structural_problems", "translate"]
+__all__ = [
+    "DATA_FILE",
+    "EngineError",
+    "Environment",
+    "MovedError",
+    "Table",
+    "Transaction",
+    "check_size",
+    "structural_problems",
+    "translate",
+]
 
 T = TypeVar("T")
 EngineError = lmdb.Error
 Transaction = Any  # lmdb.Transaction: py-lmdb carries no types
 Table = Any
 
+REFUSALS = (KeyExistsError, KeyNotFoundError, DimensionError, SnapshotExistsError, SnapshotNotFoundError)
+"""What work within a write transaction raises before it has put anything."""
+
 DATA_FILE = "data.mdb"
+_MOVED = b"moved"
 _TERABYTE = 1 << 40
 _verify: Callable[[str], list[str]] = verify.verify
 _NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
@@ -106,6 +122,14 @@ def translate(err: Exception) -> SimstoreError:
     if os.strerror(errno.EACCES) in text:
         return StorageError(f"the database refused ({text}): whoever reads a store needs to write its lock.mdb, too")
     return StorageError(f"the database refused: {text}")
+
+
+class MovedError(Exception):
+    """The database has been replaced by the file of that name: it takes no more writes, and whoever reads goes over, too."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
 
 
 class _Gate:
@@ -194,6 +218,9 @@ if hasattr(os, "register_at_fork"):
 class Environment:
     """An open LMDB database: read and write transactions over its tables.
 
+    Attributes:
+        inode: Which file it is.
+
     Args:
         path: The store's directory.
         readonly: No writes.
@@ -211,6 +238,7 @@ class Environment:
         map_size: int = _MAP_SIZE,
         grows: bool = not _NEVER_GROWS,
     ) -> None:
+        self.readonly = readonly
         self._pid = os.getpid()
         self._gate = _Gate() if grows else None
         self._path = path
@@ -221,6 +249,7 @@ class Environment:
                 max_readers=1024, max_spare_txns=4, meminit=False,
             )  # fmt: skip
             self._env.reader_check()
+            self.inode = (path / DATA_FILE).stat().st_ino
             _live.add(self)
         except lmdb.Error as err:
             if "already open" in str(err).lower():
@@ -282,9 +311,10 @@ class Environment:
             self.check_usable()
             try:
                 with self._begin(True) as transaction:
+                    self.refuse_moved(transaction)
                     try:
                         return work(transaction)
-                    except (KeyExistsError, KeyNotFoundError, DimensionError) as err:
+                    except REFUSALS as err:
                         refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
                 raise refused
             except lmdb.MapFullError as err:
@@ -293,6 +323,44 @@ class Environment:
                 self._gate.alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
             except lmdb.Error as err:
                 raise self.translated(err) from err
+
+    @staticmethod
+    def refuse_moved(txn: Transaction) -> None:
+        """Raises MovedError if a compact copy has taken the database's place."""
+        name = txn.get(_MOVED)
+        if name is not None:
+            raise MovedError(bytes(name).decode())
+
+    @staticmethod
+    def put_moved(txn: Transaction, name: str) -> None:
+        """Says that the file of that name, in the same directory, takes the database's place."""
+        txn.put(_MOVED, name.encode())
+
+    def copy_to(self, directory: Path) -> None:
+        """Writes the newest state to data.mdb in another directory, synced, while others go on.
+
+        A plain copy: LMDB's compacting one (0.9.36) dies of dupfixed tables with many values for a key.
+
+        Raises:
+            StorageError: It could not be written.
+        """
+        self.check_usable()
+        try:
+            self._env.copy(os.fspath(directory))
+        except lmdb.Error as err:
+            raise self.translated(err) from err
+
+    def clear_dead_readers(self) -> int:
+        """Frees the slots of readers whose process is gone: they would keep old pages from being used again."""
+        try:
+            n: int = self._env.reader_check()
+            return n
+        except lmdb.Error as err:
+            raise self.translated(err) from err
+
+    def is_usable(self) -> bool:
+        """Whether this process opened it, and has not closed it."""
+        return not self._closed and self._pid == os.getpid()
 
     def check_usable(self) -> None:
         """Raises ForkedStoreError in a forked child, StoreClosedError after close()."""

@@ -18,6 +18,7 @@ __all__ = [
     "LogEntry",
     "Record",
     "SegmentRecord",
+    "SnapshotRecord",
     "State",
     "item_body",
     "item_value",
@@ -161,7 +162,7 @@ def split_records(value: bytes | memoryview, dim: int) -> tuple[NDArray[np.float
 @dataclass(frozen=True, slots=True)
 class State:
     """The newest transaction: its seq; the next row; live items; the number keys=None gives next; the seqs of the newest change
-    of the list of segments and of the newest log entry."""
+    of the list of segments, of the newest log entry, and of the newest change of the snapshots."""
 
     seq: int = 0
     next_row: int = 0
@@ -169,17 +170,20 @@ class State:
     next_number: int = 0
     segments_seq: int = 0
     log_seq: int = 0
+    snapshots_seq: int = 0
 
-    _FORM = struct.Struct(">6Q")
+    _FORM = struct.Struct(">7Q")
 
     def value(self) -> bytes:
         """The stored value."""
-        return sealed(self._FORM.pack(self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq, self.log_seq))
+        numbers = self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq, self.log_seq
+        return sealed(self._FORM.pack(*numbers, self.snapshots_seq))
 
     @classmethod
     def of(cls, value: bytes) -> "State":
-        """The state of a stored value."""
-        return cls(*cls._FORM.unpack(unsealed(value, "the store's state")))
+        """The state of a stored value; the first stores had six numbers."""
+        body = unsealed(value, "the store's state")
+        return cls(*cls._FORM.unpack(body.ljust(cls._FORM.size, b"\0")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,38 @@ class LogEntry:
         """The entry of a stored value."""
         previous, dead = msgpack.unpackb(unsealed(value, f"log entry {seq}", seq))
         return cls(previous, tuple(np.frombuffer(dead, "<u8").tolist()))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """A state to be remembered.
+
+    Attributes:
+        seq, next_row, n_live: Those of the state.
+        first_row: Where the epoch of its rows begins.
+        created_s: When, in seconds since 1970.
+        dim, embedder: Those of the schema then.
+    """
+
+    name: str
+    seq: int
+    next_row: int
+    n_live: int
+    first_row: int
+    created_s: float
+    note: str
+    dim: int | None
+    embedder: dict[str, Any] | None
+
+    def value(self) -> bytes:
+        """The stored value."""
+        parts = [self.seq, self.next_row, self.n_live, self.first_row, self.created_s, self.note, self.dim, self.embedder]
+        return sealed(msgpack.packb(parts), xxh3_64_intdigest(self.name.encode()))
+
+    @classmethod
+    def of(cls, value: bytes, name: str) -> "SnapshotRecord":
+        """The snapshot of a stored value."""
+        return cls(name, *msgpack.unpackb(unsealed(value, f"the snapshot {name!r}", xxh3_64_intdigest(name.encode()))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

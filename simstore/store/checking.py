@@ -13,6 +13,7 @@ from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, State, Transaction
 from simstore.storage.encoding import decode_key, encode_key, encode_label
 from simstore.storage.environment import structural_problems
+from simstore.storage.field_table import Postings
 from simstore.storage.records import created_seq_of, read_item, unsealed
 from simstore.store.bitmap import Alive
 from simstore.store.opening import model_path
@@ -58,7 +59,8 @@ def _check_embedder(txn: Transaction, database: Database, files: Files, director
 
 
 def _alive(txn: Transaction, database: Database, state: State) -> Alive:
-    return Alive.of(state.next_row, (row for row in database.tombstones(txn).tolist() if row < state.next_row))
+    dead = database.dead_rows(txn)
+    return Alive.of(state.next_row, dead[dead < np.uint64(state.next_row)])
 
 
 def _check_state(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
@@ -72,11 +74,10 @@ def _check_state(txn: Transaction, database: Database, files: Files, directory: 
                 yield Problem("tombstones", f"a tombstone names row {row}, which does not exist", _RESTORE)
         except CorruptStoreError as err:
             yield Problem("tombstones", str(err), _RESTORE)
-    if state.next_row - n_dead != state.n_live:
+    n_rows = state.next_row - len(database.purged(txn))
+    if n_rows - n_dead != state.n_live:
         yield Problem(
-            "state",
-            f"{state.n_live} live items are counted where {state.next_row} rows and {n_dead} tombstones stand",
-            _RESTORE,
+            "state", f"{state.n_live} live items are counted where {n_rows} rows and {n_dead} tombstones stand", _RESTORE
         )
     yield from _check_log(txn, database, state)
 
@@ -96,13 +97,15 @@ def _check_log(txn: Transaction, database: Database, state: State) -> Iterator[P
 
 
 def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state, expected = database.state(txn), 0
+    state = database.state(txn)
     alive = _alive(txn, database, state)
+    expected = Alive.of(state.next_row, database.purged(txn)).mask(0, state.next_row)
     damaged: dict[int, str] = {}
     for row, value in database.items(txn):
-        if row != expected:
-            yield Problem("items", f"row {expected} is missing", _RESTORE)
-        expected = row + 1
+        if row >= state.next_row or not expected[row]:
+            yield Problem("items", f"row {row} is there, and should not be", _RESTORE)
+            continue
+        expected[row] = False
         try:
             key, label, _ = read_item(value, row)
         except CorruptStoreError as err:
@@ -116,8 +119,8 @@ def _check_items(txn: Transaction, database: Database, files: Files, directory: 
         encoded = encode_label(label)
         if encoded is not None and not database.has_label(txn, encoded, row):
             yield Problem("labels", f"label {label!r} does not lead to row {row} of key {key!r}", _RESTORE)
-    if expected != state.next_row:
-        yield Problem("items", f"rows {expected} to {state.next_row - 1} are missing", _RESTORE)
+    if (missing := np.flatnonzero(expected)).size:
+        yield Problem("items", f"{missing.size} rows are missing, {int(missing[0])} among them", _RESTORE)
     names = _keys_of(txn, database, damaged) if damaged else {}
     for row, what in damaged.items():
         yield Problem("items", f"the item of {names.get(row, 'an unknown key')}: {what}", _RESTORE)
@@ -148,14 +151,16 @@ def _check_vectors(txn: Transaction, database: Database, files: Files, directory
 
 def _check_postings(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     state = database.state(txn)
-    for table in ("keys", "labels"):
+    n_rows = state.next_row - len(database.purged(txn))
+    which: Postings
+    for which in ("keys", "labels"):
         total = 0
-        for name, rows in database.postings(txn, table):
+        for name, rows in database.postings(txn, which):
             total += len(rows)
             if len(rows) and int(rows[-1]) >= state.next_row:
-                yield Problem(table, f"{name!r} leads to row {int(rows[-1])}, which does not exist", _RESTORE)
-        if total > state.next_row or (table == "keys" and total != state.next_row):
-            yield Problem(table, f"{total} entries for {state.next_row} rows", _RESTORE)
+                yield Problem(which, f"{name!r} leads to row {int(rows[-1])}, which does not exist", _RESTORE)
+        if total > n_rows or (which == "keys" and total != n_rows):
+            yield Problem(which, f"{total} entries for {n_rows} rows", _RESTORE)
 
 
 def _check_segments(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:

@@ -10,6 +10,8 @@ from simstore.embedders import Embedder, check_same, from_record, model_bytes, t
 from simstore.errors import InvalidArgumentError
 from simstore.storage import DATA_FILE, Files, LocalFiles
 from simstore.store import opening
+from simstore.store.core import Setting
+from simstore.store.leases import release
 from simstore.store.store import Store
 
 __all__ = ["open", "open_through"]
@@ -40,6 +42,7 @@ def open(
     M: int = _M,
     ef_construction: int = _EF_CONSTRUCTION,
     background: bool = True,
+    snapshot: str | None = None,
 ) -> Store:
     """Opens the store in a directory, or makes one.
 
@@ -52,6 +55,8 @@ def open(
         M: Links of a node in the graph; more find better, and take more memory. Kept like metric.
         ef_construction: Candidates considered for each new node's links; more find better, and build slower. Kept like metric.
         background: Build graphs in a thread beside reads and writes; if False only optimize() and close() do.
+        snapshot: The name of a snapshot: the state that it remembers is opened, to be read. The store itself may be open in
+            this process, too.
 
     Returns:
         The open Store; close it, or use it in a with-statement.
@@ -61,6 +66,7 @@ def open(
         FormatVersionError: A newer simstore wrote it.
         CorruptStoreError: Bytes on disk are not what was written.
         AlreadyOpenError: This process has it open.
+        SnapshotNotFoundError: There is no snapshot of that name.
         EmbedderMismatchError: The store was made with another embedder.
         InvalidArgumentError, DimensionError: An argument is wrong, or contradicts the store that is there.
 
@@ -73,7 +79,7 @@ def open(
     """
     return open_through(
         LocalFiles(), path, dim=dim, metric=metric, embedder=embedder, mode=mode, M=M, ef_construction=ef_construction,
-        background=background,
+        background=background, snapshot=snapshot,
     )  # fmt: skip
 
 
@@ -88,6 +94,7 @@ def open_through(
     M: int = _M,
     ef_construction: int = _EF_CONSTRUCTION,
     background: bool = True,
+    snapshot: str | None = None,
     map_size: int | None = None,
 ) -> Store:
     """As ``open``, through other files than the system's, or in a map of another size."""
@@ -96,7 +103,8 @@ def open_through(
     if record is not None and dim is not None and dim != record["dim"]:
         raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
     directory = _path(path)
-    creates = embedder is not None and mode != "r" and not (directory / DATA_FILE).exists()
+    readonly = mode == "r" or snapshot is not None
+    creates = embedder is not None and not readonly and not (directory / DATA_FILE).exists()
     settings = opening.Settings(
         dim=record["dim"] if creates and record is not None else dim,
         metric=None if isinstance(metric, _DefaultStr) else metric,
@@ -104,22 +112,23 @@ def open_through(
         ef_construction=None if isinstance(ef_construction, _DefaultInt) else ef_construction,
     )
     content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
-    opened = opening.open_directory(directory, mode, settings, files, map_size=map_size)
+    for_snapshot = snapshot is not None
+    opened = opening.open_directory(directory, mode, settings, files, map_size=map_size, for_snapshot=for_snapshot)
     try:
-        known = opened.schema.embedder
+        known = opened.schema.embedder if snapshot is None else opening.embedder_then(opened, snapshot)
         if known is None and embedder is not None and record is not None:
             opening.check_dim(opened.schema, record)
-            if mode != "r":
+            if not readonly:
                 opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
         elif known is not None and embedder is None:
             embedder = from_record(known, opening.model_path(opened.path, known))
         elif known is not None and embedder is not None:
             check_same(known, embedder)
-            if known["saved"] and mode != "r" and files.size(opening.model_path(opened.path, known)) <= 0:
+            if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
                 opening.save_embedder(opened, files, known, model_bytes(embedder))
-        return Store(opened, files, embedder, readonly=mode == "r", background=background)
+        return Store(Setting(opened.path, files, readonly, background, snapshot, map_size), opened, embedder)
     except BaseException:
-        opened.environment.close()
+        release(opened.path, opened.environment, for_snapshot=for_snapshot)
         raise
 
 

@@ -26,6 +26,7 @@ FOLD_BYTES = 1 << 20  # a tail of that size is worth a segment
 FOLD_ROWS = 256
 MERGE_RATIO = 4
 DEAD_RATIO = 0.3
+PURGED_RATIO = 0.05  # of a segment that compact() leaves as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +44,42 @@ class Job:
     base: Segment | None
 
 
-def next_job(view: View, *, everything: bool = False) -> Job | None:
+def next_job(view: View, *, everything: bool = False, purging: bool = False) -> Job | None:
     """What is to be done next, or None.
 
     First what is damaged, then what is mostly dead, then the tail, then segments that have grown alike.
 
     Args:
         everything: Go on until there is one segment over all rows.
+        purging: And until few rows in it are gone.
     """
     if not view.records and not _tail_is_long(view, everything):
         return None
-    job = _whole(view) if everything else _due(view)
-    return job if job is not None and view.alive.count(job.first_row, job.last_row + 1) else None
+    job = _whole(view, PURGED_RATIO if purging else DEAD_RATIO) if everything else _due(view)
+    return job if job is not None and view.kept.count(job.first_row, job.last_row + 1) else None
 
 
 def _due(view: View) -> Job | None:
     for record in view.damaged:
-        if view.n_alive(record):
+        if view.n_kept(record):
             return Job(record.first_row, record.last_row, (record,), None)
-    for first_row, stop in zip([0, *(record.last_row + 1 for record in view.records)], _starts(view), strict=False):
-        if view.alive.count(first_row, stop):  # no segment has these rows: its record is damaged
+    for first_row, stop in zip(
+        [view.first_row, *(record.last_row + 1 for record in view.records)], _starts(view), strict=False
+    ):
+        if view.kept.count(first_row, stop):  # no segment has these rows: its record is damaged
             return Job(first_row, stop - 1, (), None)
     for record in view.records:
         if _is_mostly_dead(view, record) and not _is_spent(view, record):
             return Job(record.first_row, record.last_row, (record,), None)
     if _tail_is_long(view, everything=False):
-        return _job(view, _mergeable(view, view.records, _tail_alive(view)), view.tail_first, view.state.next_row - 1)
+        return _job(view, _mergeable(view, view.records, _tail_kept(view)), view.tail_first, view.state.next_row - 1)
     last = view.records[-1]
-    merged = (*_mergeable(view, view.records[:-1], view.n_alive(last)), last)
+    merged = (*_mergeable(view, view.records[:-1], view.n_kept(last)), last)
     return _job(view, merged, merged[0].first_row, merged[-1].last_row) if len(merged) > 1 else None
+
+
+def _ends(view: View) -> list[int]:
+    return [view.first_row, *(record.last_row + 1 for record in view.records)]
 
 
 def _starts(view: View) -> list[int]:
@@ -83,51 +91,49 @@ def tail_bytes(view: View) -> int:
     return 4 * (view.schema.dim or 0) * (view.state.next_row - view.tail_first)
 
 
-def _tail_alive(view: View) -> int:
-    return view.alive.count(view.tail_first, view.state.next_row)
+def _tail_kept(view: View) -> int:
+    return view.kept.count(view.tail_first, view.state.next_row)
 
 
 def _tail_is_long(view: View, everything: bool) -> bool:
-    n_alive = _tail_alive(view)
+    n_kept = _tail_kept(view)
     n_rows = view.state.next_row - view.tail_first
-    return n_alive > 0 if everything else n_alive >= 2 and n_rows >= FOLD_ROWS and tail_bytes(view) >= FOLD_BYTES
+    return n_kept > 0 if everything else n_kept >= 2 and n_rows >= FOLD_ROWS and tail_bytes(view) >= FOLD_BYTES
 
 
-def _is_mostly_dead(view: View, record: SegmentRecord) -> bool:
-    return record.n_rows - view.n_alive(record) > DEAD_RATIO * record.n_rows
+def _is_mostly_dead(view: View, record: SegmentRecord, ratio: float = DEAD_RATIO) -> bool:
+    return record.n_rows - view.n_kept(record) > ratio * record.n_rows
 
 
 def _is_spent(view: View, record: SegmentRecord) -> bool:
-    """Nothing in it is alive: it costs nothing, and there is nothing to build in its place."""
-    return view.n_alive(record) == 0
+    """Nothing in it is kept: it costs nothing, and there is nothing to build in its place."""
+    return view.n_kept(record) == 0
 
 
 def _mergeable(view: View, records: tuple[SegmentRecord, ...], size: int) -> tuple[SegmentRecord, ...]:
     """The newest of records that are not yet MERGE_RATIO times as large as all that comes after them, size included."""
     start = len(records)
-    while start > 0 and (n_alive := view.n_alive(records[start - 1])) <= MERGE_RATIO * size:
-        size += n_alive
+    while start > 0 and (n_kept := view.n_kept(records[start - 1])) <= MERGE_RATIO * size:
+        size += n_kept
         start -= 1
     return records[start:]
 
 
-def _whole(view: View) -> Job | None:
+def _whole(view: View, ratio: float) -> Job | None:
     """One segment over everything, unless that is what there is."""
-    first, last = 0, view.state.next_row - 1
-    if len(view.records) == 1 and not view.damaged and not _tail_alive(view):
+    first, last = view.first_row, view.state.next_row - 1
+    if len(view.records) == 1 and not view.damaged and not _tail_kept(view):
         record = view.records[0]
-        if not _is_mostly_dead(view, record) or _is_spent(view, record):
+        if not _is_mostly_dead(view, record, ratio) or _is_spent(view, record):
             return None
-    if view.state.n_live == 0:
-        return None
-    return _job(view, view.records, first, last)
+    return _job(view, view.records, first, last, ratio)
 
 
-def _job(view: View, merged: tuple[SegmentRecord, ...], first_row: int, last_row: int) -> Job:
+def _job(view: View, merged: tuple[SegmentRecord, ...], first_row: int, last_row: int, ratio: float = DEAD_RATIO) -> Job:
     """Over rows from the merged segments, or first_row, to last_row; the largest sound one of them is the base."""
     start = min([first_row, *(record.first_row for record in merged)])
     sound = {segment.first_row: segment for segment in view.segments}
-    usable = [record for record in merged if record.first_row in sound and not _is_mostly_dead(view, record)]
+    usable = [record for record in merged if record.first_row in sound and not _is_mostly_dead(view, record, ratio)]
     largest = max(usable, key=lambda record: record.n_nodes, default=None)
     base = None if largest is None else sound[largest.first_row]
     return Job(start, last_row, merged, base)
@@ -201,8 +207,15 @@ class Maintenance:
 
     # -- what --
 
-    def run(self, *, everything: bool = False, progress: Progress | None = None, stoppable: bool = True) -> None:
-        """Does jobs until there is none.
+    def run(
+        self,
+        *,
+        everything: bool = False,
+        purging: bool = False,
+        progress: Progress | None = None,
+        stoppable: bool = True,
+    ) -> None:
+        """Does jobs until there is none; which ones, ``next_job`` tells.
 
         Raises:
             StorageFullError, StorageError, BuildError: A job failed; search goes on without it.
@@ -212,7 +225,7 @@ class Maintenance:
         while not (stoppable and self._stop.is_set()):
             with self._work:
                 view = self._view()
-                job = next_job(view, everything=everything)
+                job = next_job(view, everything=everything, purging=purging)
                 if job is None:
                     return
                 try:
@@ -253,7 +266,7 @@ class Maintenance:
         return True
 
     def _build(self, view: View, job: Job, proceed: Callable[[int, int], bool]) -> Build | None:
-        """The graph over the job's live rows, those that its base holds already left out; None if told to stop."""
+        """The graph over the job's kept rows, those that its base holds already left out; None if told to stop."""
         schema, base = view.schema, job.base
         metric = METRICS[schema.metric]
         seed = (job.first_row * 0x9E3779B1 + job.last_row) % (1 << 31)
@@ -264,7 +277,7 @@ class Maintenance:
             except CorruptStoreError:
                 self._views.without(view, base)
                 base = None
-        rows = view.alive.rows(job.first_row, job.last_row + 1)
+        rows = view.kept.rows(job.first_row, job.last_row + 1)
         if base is not None:
             rows = rows[(rows < base.first_row) | (rows > base.last_row)]
         vectors = self._vectors(view, rows)
@@ -273,7 +286,7 @@ class Maintenance:
         return extend_graph(base, vectors, rows, metric.is_ip, options)
 
     def _vectors(self, view: View, rows: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """The prepared vectors of live rows, ascending, from LMDB."""
+        """The prepared vectors of kept rows, ascending, from LMDB."""
         out = np.empty((len(rows), view.schema.dim or 0), np.float32)
         step, at = 1 << 15, 0
         while at < len(rows):
@@ -282,7 +295,7 @@ class Maintenance:
             end = int(np.searchsorted(rows, stop))
             with self._environment.reading() as txn:
                 last = int(rows[end - 1]) + 1
-                part = read_prepared(self._database, txn, view, first, last)
+                part = read_prepared(self._database, txn, view, view.kept, first, last)
             out[at:end] = part[(rows[at:end] - np.uint64(first)).astype(np.int64)]
             at = end
         return out

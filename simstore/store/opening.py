@@ -7,7 +7,7 @@ import shutil
 import threading
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,29 @@ from simstore.errors import (
     NotAStoreError,
     ReadOnlyStoreError,
     SimstoreError,
+    SnapshotNotFoundError,
     StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, Schema, check_size
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size, steps
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
+from simstore.store.guard import guarded
+from simstore.store.leases import lease, release
 
-__all__ = ["Opened", "Settings", "open_directory"]
+__all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
 MARKER = "store.json"
-SEGMENTS, EMBEDDERS = "segments", "embedder"
+LOCK_FILE = "lock.mdb"
+SEGMENTS, EMBEDDERS, QUARANTINE = "segments", "embedder", "quarantine"
+COMPACTED = "compacted-"
 _MAGIC = "simstore"
 MAX_DIM = 65_536
 _M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
 _OPENING = threading.Lock()
 _SPACE_NEEDED = 1 << 18  # bytes: what LMDB may fill of lock.mdb
-_OURS = {MARKER, DATA_FILE, "lock.mdb", SEGMENTS, EMBEDDERS, "lost+found"}
+_OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
 
 
 def _new_lock() -> None:
@@ -92,8 +97,13 @@ class Opened:
     schema: Schema
 
 
-def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, map_size: int | None = None) -> Opened:
+def open_directory(
+    path: Path, mode: str, settings: Settings, files: Files, *, map_size: int | None = None, for_snapshot: bool = False
+) -> Opened:
     """Opens the store in a directory, and makes it first where the mode allows.
+
+    Args:
+        for_snapshot: One of its snapshots is to be read: nothing is made, and the store may be open in this process.
 
     Raises:
         StoreNotFoundError, StoreExistsError, NotAStoreError, FormatVersionError, CorruptStoreError,
@@ -103,10 +113,16 @@ def open_directory(path: Path, mode: str, settings: Settings, files: Files, *, m
         raise InvalidArgumentError(f"mode is 'r' (read), 'a' (open or create) or 'w' (create), not {mode!r}")
     settings.check()
     with _OPENING:  # py-lmdb's guard against opening twice can be passed by two threads at once
-        return _open_directory(path, mode, settings, files, map_size)
+        while True:
+            try:
+                return _open_directory(path, "r" if for_snapshot else mode, settings, files, map_size, for_snapshot)
+            except MovedError as moved:  # compacted by another process, just now
+                put_in_place(path, files, moved.name)
 
 
-def _open_directory(path: Path, mode: str, settings: Settings, files: Files, map_size: int | None) -> Opened:
+def _open_directory(
+    path: Path, mode: str, settings: Settings, files: Files, map_size: int | None, for_snapshot: bool
+) -> Opened:
     try:
         _look(path, mode)
         if mode != "r":
@@ -114,19 +130,17 @@ def _open_directory(path: Path, mode: str, settings: Settings, files: Files, map
             if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
                 _create(path, settings, files)
         check_marker(path, files)
-        check_size(path / DATA_FILE)
-        opened = _open(path, mode == "r", map_size)
+        opened = _open(path, files, mode == "r", map_size, for_snapshot)
     except OSError as err:
         raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
     try:
         settings.check_against(opened.schema)
         if mode != "r":
             _complete(opened, files)
-    except OSError as err:
-        opened.environment.close()
-        raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
-    except BaseException:
-        opened.environment.close()
+    except BaseException as err:
+        release(path, opened.environment, for_snapshot=for_snapshot)
+        if isinstance(err, OSError) and not isinstance(err, SimstoreError):
+            raise storage_error(err, f"opening {path}") from err
         raise
     return opened
 
@@ -143,7 +157,7 @@ def _look(path: Path, mode: str) -> None:
         if there:
             raise NotAStoreError(f"{path} is a directory, but holds no simstore store (there is no {MARKER})")
         raise StoreNotFoundError(f"there is no store at {path}: mode='a' would create one")
-    strange = {name for name in there - _OURS if not name.startswith(TEMPORARY)}
+    strange = {name for name in there - _OURS if not name.startswith((TEMPORARY, COMPACTED))}
     if not is_store and strange:
         raise NotAStoreError(
             f"{path} is a directory with other files in it ({sorted(strange)[0]!r}) and no simstore store: choose an empty or "
@@ -218,20 +232,66 @@ def _check_version(path: Path, version: int) -> None:
         raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
-def _open(path: Path, readonly: bool, map_size: int | None) -> Opened:
+def _open(path: Path, files: Files, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+    """Opens the database; one that has been replaced by a compact copy gives way to it first."""
+    while True:
+        try:
+            with guarded(path / MARKER, exclusive=False):
+                return _open_guarded(path, readonly, map_size, for_snapshot)
+        except MovedError as moved:
+            put_in_place(path, files, moved.name)
+
+
+def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+    check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
         _need_space(path)
-    environment = Environment(path, readonly=readonly, **extra)
+
+    def open_new() -> Environment:
+        if not for_snapshot:
+            return Environment(path, readonly=readonly, **extra)
+        try:  # so that a store opened later in this process may write
+            return Environment(path, **extra)
+        except StorageError:
+            return Environment(path, readonly=True, **extra)
+
+    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly)
     try:
-        database = Database(environment)
+        database = Database(environment, readonly=readonly)
         with environment.read() as txn:
+            environment.refuse_moved(txn)
             schema = database.schema(txn)
         _check_version(path, schema.format)
         return Opened(path, environment, database, schema)
     except BaseException:
-        environment.close()
+        release(path, environment, for_snapshot=for_snapshot)
         raise
+
+
+def follow(path: Path, files: Files, name: str, *, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+    """Opens the database that has taken the place of one that this process has open."""
+    with _OPENING:
+        try:
+            put_in_place(path, files, name)
+            return _open(path, files, readonly, map_size, for_snapshot)
+        except OSError as err:
+            raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
+
+
+def put_in_place(path: Path, files: Files, name: str) -> None:
+    """Gives the compact copy of that name the name of the database, unless that has been done.
+
+    The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
+    """
+    with guarded(path / MARKER, exclusive=True):
+        if files.size(path / name) < 0:
+            return
+        files.remove(path / LOCK_FILE)
+        steps.reached("compact.unlocked")
+        files.rename(path / name, path / DATA_FILE)
+        steps.reached("compact.renamed")
+        files.sync_dir(path)
 
 
 def _need_space(path: Path) -> None:
@@ -253,10 +313,10 @@ def _complete(opened: Opened, files: Files) -> None:
         publish_file(files, temporary, path / MARKER)
 
     def left_behind(txn: Any) -> list[Path]:
-        embedder = opened.database.schema(txn).embedder
         named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
-        named |= set() if embedder is None else {model_path(path, embedder)}
+        named |= _models(txn, opened, files)
         there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
+        there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
         unnamed = [file for file in there if file not in named]
         return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
 
@@ -268,6 +328,16 @@ def _complete(opened: Opened, files: Files) -> None:
         is_clean = not left_behind(txn)
     if not is_clean:
         opened.environment.write(remove_unnamed)
+
+
+def _models(txn: Any, opened: Opened, files: Files) -> set[Path]:
+    """The models' files that the store, or a snapshot, still needs."""
+    try:
+        snapshots = opened.database.snapshots(txn)
+    except CorruptStoreError:  # nobody knows which one it needs
+        return {opened.path / EMBEDDERS / name for name in files.list_dir(opened.path / EMBEDDERS)}
+    embedders = [opened.database.schema(txn).embedder, *(snapshot.embedder for snapshot in snapshots)]
+    return {model_path(opened.path, embedder) for embedder in embedders if embedder is not None}
 
 
 def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content: bytes | None) -> Schema:
@@ -284,11 +354,25 @@ def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content:
         check_dim(schema, record)
         if content is not None:
             _save_model(opened.path, files, record, content)
-        new = Schema(schema.format, schema.uuid, record["dim"], schema.metric, schema.M, schema.ef_construction, record)
-        opened.database.put_schema(txn, new)
+        new = replace(schema, dim=record["dim"], embedder=record)
+        opened.database.change_schema(txn, new)
         return new
 
     return opened.environment.write(work)
+
+
+def embedder_then(opened: Opened, name: str) -> dict[str, Any] | None:
+    """The record of the embedder that the store had when a snapshot was taken.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of that name.
+    """
+    with opened.environment.reading() as txn:
+        snapshot = opened.database.snapshot_named(txn, name)
+        if snapshot is None:
+            there = ", ".join(repr(other.name) for other in opened.database.snapshots(txn)) or "none"
+            raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
+        return snapshot.embedder
 
 
 def check_dim(schema: Schema, record: dict[str, Any]) -> None:
@@ -309,8 +393,13 @@ def model_path(path: Path, record: dict[str, Any]) -> Path:
     return path / EMBEDDERS / f"{record['fingerprint']}.keras"
 
 
-def require_writable(readonly: bool, path: Path) -> None:
+def require_writable(path: Path, readonly: bool, snapshot: str | None) -> None:
     """Raises ReadOnlyStoreError if the store was opened to read."""
+    if snapshot is not None:
+        raise ReadOnlyStoreError(
+            f"this is the snapshot {snapshot!r} of {path}, which does not change: open the store without snapshot= to write; "
+            "restore(name) makes a snapshot the present"
+        )
     if readonly:
         raise ReadOnlyStoreError(f"{path} was opened with mode='r': open it with mode='a' to write")
 

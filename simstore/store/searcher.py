@@ -21,7 +21,7 @@ from simstore.types import BatchHits, Hits
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Searcher", "cpu_count", "thread_count"]
+__all__ = ["Searcher", "Threads", "cpu_count", "thread_count"]
 
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
@@ -41,6 +41,35 @@ class Answers(NamedTuple):
     rows: NDArray[np.uint64]
 
 
+class Threads:
+    """The threads that search for one Store, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._pool: ThreadPoolExecutor | None = None
+        self._size = 0
+        self._lock = Lock()
+
+    def of(self, n: int) -> "ThreadPoolExecutor":
+        """At least n threads."""
+        from concurrent.futures import ThreadPoolExecutor  # most processes never need it, and it takes 1 MB
+
+        with self._lock:
+            if self._pool is None or self._size < n:
+                self._pool, self._size = ThreadPoolExecutor(n, "simstore-search"), n
+            return self._pool
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self.is_closed = True
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+
+def _nothing(view: View) -> None:
+    """What is done after a search where nothing can be written."""
+
+
 class Searcher:
     """Searches the newest state.
 
@@ -48,16 +77,20 @@ class Searcher:
         on_searched: Called with the view after a search: it may be time to fold its tail.
     """
 
-    def __init__(self, environment: Environment, database: Database, views: Views, on_searched: Callable[[View], None]) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        database: Database,
+        views: Views,
+        threads: Threads,
+        on_searched: Callable[[View], None] | None,
+    ) -> None:
         self._environment = environment
         self._database = database
         self._views = views
-        self._on_searched = on_searched
+        self._threads = threads
+        self._on_searched = on_searched or _nothing
         self._recent = RecentRecords(database)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_size = 0
-        self._is_closed = False
-        self._pool_lock = Lock()
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
         """The answer to one prepared query [1, dim]."""
@@ -86,28 +119,14 @@ class Searcher:
         step = min(max(_CHUNK, -(-len(queries) // (4 * threads))), _LARGEST_CHUNK)
         chunks = [queries[at : at + step] for at in range(0, max(len(queries), 1), step)]
         try:
-            parts = self._threads(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
+            parts = self._threads.of(threads).map(work, chunks) if threads > 1 and len(chunks) > 1 else map(work, chunks)
             hits = BatchHits.joined(list(parts))
         except RuntimeError:
-            if self._is_closed:
+            if self._threads.is_closed:
                 raise StoreClosedError("the store was closed while it was searched: open it again") from None
             raise
         self._on_searched(view)
         return hits
-
-    def _threads(self, n: int) -> "ThreadPoolExecutor":
-        from concurrent.futures import ThreadPoolExecutor  # most processes never need it, and it takes 1 MB
-
-        with self._pool_lock:
-            if self._pool is None or self._pool_size < n:
-                self._pool, self._pool_size = ThreadPoolExecutor(n, "simstore-search"), n
-            return self._pool
-
-    def close(self) -> None:
-        """Ends the threads."""
-        self._is_closed = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
 
     # -- rows --
 
@@ -162,7 +181,7 @@ class Searcher:
             except CorruptStoreError:
                 view = self._views.without(view, segment)
                 return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
-        alive = view.alive.words if view.alive.n_dead else None
+        alive = None if view.alive.is_full else view.alive.words
         for first, vectors, coarse in loose:
             scan(vectors, first, queries, metric, alive, found, coarse)
         return found
@@ -193,7 +212,7 @@ class Searcher:
                 return self._everything(txn, view, self._views.loose(txn, view), query, metric)
         distances = np.concatenate([part[0] for part in parts])
         rows = np.concatenate([part[1] for part in parts])
-        if view.alive.n_dead:
+        if not view.alive.is_full:
             alive = view.alive.of_rows(rows)
             distances, rows = distances[alive], rows[alive]
         order = np.lexsort((rows, distances))

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import CorruptStoreError
+from simstore.errors import CorruptStoreError, SnapshotNotFoundError
 from simstore.index import Coarse, Segment, coarse_dims, prepared
 from simstore.metrics import METRICS
-from simstore.storage import Database, Files, Schema, SegmentRecord, State, Transaction
+from simstore.storage import Database, Environment, Files, Schema, SegmentRecord, State, Transaction
 from simstore.store.bitmap import Alive
+from simstore.store.visibility import alive_at, kept_rows
 
 __all__ = ["Loose", "View", "Views", "open_segment"]
 
@@ -31,26 +32,32 @@ class View:
     """One state of the store.
 
     Attributes:
-        raw: The state's bytes, by which a newer one is told.
-        records: What LMDB says of the segments, by first row.
+        raw: The newest state's bytes, by which a newer one is told.
+        schema: With the width and the embedder of the rows that this state sees.
+        state: Of a snapshot: the one that it remembers.
+        first_row: Where the epoch of its rows begins.
+        records: What LMDB says of the segments over its rows, by first row.
         segments: The open segments, by first row; a damaged one is missing here.
         alive: Which rows are alive.
+        kept: Which rows are alive, here or in a snapshot; the very bitmap ``alive`` if there is no snapshot.
         loose: The ranges of rows (first, stop) that no open segment covers; the tail comes last.
     """
 
     raw: bytes | None
     schema: Schema
     state: State
+    first_row: int
     records: tuple[SegmentRecord, ...]
     segments: tuple[Segment, ...]
     alive: Alive
+    kept: Alive
     loose: tuple[tuple[int, int], ...]
     _allowed: dict[int, tuple[NDArray[np.uint64] | None, int]] = field(default_factory=dict)
 
     @property
     def tail_first(self) -> int:
         """The first row after all segments, damaged ones included."""
-        return self.records[-1].last_row + 1 if self.records else 0
+        return self.records[-1].last_row + 1 if self.records else self.first_row
 
     @property
     def damaged(self) -> tuple[SegmentRecord, ...]:
@@ -62,13 +69,13 @@ class View:
         """The record of an open segment."""
         return next(record for record in self.records if record.first_row == segment.first_row)
 
-    def n_alive(self, record: SegmentRecord) -> int:
-        """How many rows in a segment are alive: all others of its range were dead when it was built."""
-        return self.alive.count(record.first_row, record.last_row + 1)
+    def n_kept(self, record: SegmentRecord) -> int:
+        """How many rows in a segment are kept: all others of its range were gone when it was built."""
+        return self.kept.count(record.first_row, record.last_row + 1)
 
     def allowed(self, segment: Segment) -> tuple[NDArray[np.uint64] | None, int]:
         """The bitmap that a search of the segment needs, None if all its rows are alive; and how many are."""
-        if not self.alive.n_dead:
+        if self.alive.is_full:
             return None, segment.n_rows
         known = self._allowed.get(segment.first_row)
         if known is None:
@@ -78,6 +85,10 @@ class View:
                 n_alive,
             )
         return known
+
+
+def _same_snapshots(view: View, state: State) -> bool:
+    return view.state.snapshots_seq == state.snapshots_seq
 
 
 def open_segment(files: Files, path: Path, record: SegmentRecord) -> Segment:
@@ -104,12 +115,17 @@ def open_segment(files: Files, path: Path, record: SegmentRecord) -> Segment:
 
 
 class Views:
-    """Keeps the newest view, and makes the next one from what changed."""
+    """Keeps the newest view, and makes the next one from what changed.
 
-    def __init__(self, database: Database, files: Files, segments_dir: Path) -> None:
+    Args:
+        snapshot: The name of the only state to be seen; None for the newest.
+    """
+
+    def __init__(self, database: Database, files: Files, segments_dir: Path, *, snapshot: str | None = None) -> None:
         self._database = database
         self._files = files
         self._directory = segments_dir
+        self._snapshot = snapshot
         self._lock = threading.RLock()
         self._view: View | None = None
         self._bad_files: set[str] = set()
@@ -135,30 +151,65 @@ class Views:
         with self._lock:
             return self._refreshed(txn, raw)
 
+    def within_write(self, txn: Transaction) -> View:
+        """The view of what a write transaction sees; nobody else gets it, since that may never be committed."""
+        with self._lock:
+            return self._made(txn, self._database.raw_state(txn), self._view)
+
     def _refreshed(self, txn: Transaction, raw: bytes | None) -> View:
-        old, state = self._view, self._database.state(txn)
+        old = self._view
         if old is not None and old.raw == raw:
             return old
-        buried = None
-        if old is not None and old.state.seq <= state.seq:
-            buried = self._database.buried_since(txn, old.state.seq, state)
-        if old is None or buried is None:
-            alive = Alive.of(state.next_row, self._database.tombstones(txn).tolist())
-        else:
-            alive = old.alive.without(buried, state.next_row)
-        records, segments = self._segments(txn, old, state)
-        schema = old.schema if old is not None and old.schema.dim is not None else self._database.schema(txn)
-        view = View(raw, schema, state, records, segments, alive, _uncovered(segments, state.next_row))
-        if old is None or old.state.seq <= state.seq:  # an older transaction must not take the newest view's place
+        view = self._made(txn, raw, old)
+        if old is None or old.state.seq <= view.state.seq:  # an older transaction must not take the newest view's place
             self._view = view
         return view
 
+    def _made(self, txn: Transaction, raw: bytes | None, old: View | None) -> View:
+        database = self._database
+        Environment.refuse_moved(txn)
+        state, schema = database.state(txn), database.schema(txn)
+        if self._snapshot is not None:
+            state, schema, first_row, alive = self._remembered(txn, self._snapshot, old, state, schema)
+            kept = alive
+        else:
+            first_row = schema.epoch_row
+            is_newer = old is not None and old.state.seq <= state.seq
+            buried = database.buried_since(txn, old.state.seq, state) if is_newer and old is not None else None
+            if old is None or buried is None:
+                alive = Alive.of(state.next_row, database.dead_rows(txn))
+                kept = kept_rows(txn, database, state, alive)
+            else:
+                alive = old.alive.without(buried, state.next_row)
+                kept = kept_rows(txn, database, state, alive, old.kept if _same_snapshots(old, state) else None, buried)
+        records, segments = self._segments(txn, old, state, first_row)
+        return View(
+            raw, schema, state, first_row, records, segments, alive, kept, _uncovered(segments, first_row, state.next_row)
+        )
+
+    def _remembered(
+        self, txn: Transaction, name: str, old: View | None, state: State, schema: Schema
+    ) -> tuple[State, Schema, int, Alive]:
+        """State, schema, first row and bitmap of a snapshot."""
+        if old is not None and old.state.snapshots_seq == state.snapshots_seq:
+            return replace(old.state, segments_seq=state.segments_seq), old.schema, old.first_row, old.alive
+        record = self._database.snapshot_named(txn, name)
+        if record is None:
+            raise SnapshotNotFoundError(f"there is no snapshot {name!r} (any more): store.snapshots() lists those there are")
+        remembered = replace(state, seq=record.seq, next_row=record.next_row, n_live=record.n_live)
+        schema = replace(schema, dim=record.dim, embedder=record.embedder)
+        return remembered, schema, record.first_row, alive_at(txn, self._database, record)
+
     def _segments(
-        self, txn: Transaction, old: View | None, state: State
+        self, txn: Transaction, old: View | None, state: State, first_row: int
     ) -> tuple[tuple[SegmentRecord, ...], tuple[Segment, ...]]:
-        if old is not None and old.state.segments_seq == state.segments_seq and not old.damaged:
+        if old is not None and old.state.segments_seq == state.segments_seq and old.first_row == first_row and not old.damaged:
             return old.records, old.segments
-        records = tuple(self._database.segments(txn))
+        records = tuple(
+            record
+            for record in self._database.segments(txn)
+            if record.last_row >= first_row and record.first_row < state.next_row
+        )
         known = {} if old is None else {old.record_of(segment).file: segment for segment in old.segments}
         segments = []
         for record in records:
@@ -176,7 +227,7 @@ class Views:
     def without(self, view: View, segment: Segment) -> View:
         """The view without a segment that turned out to be damaged: its rows are compared one by one until it is rebuilt."""
         segments = tuple(other for other in view.segments if other is not segment)
-        sound = replace(view, segments=segments, loose=_uncovered(segments, view.state.next_row), _allowed={})
+        sound = replace(view, segments=segments, loose=_uncovered(segments, view.first_row, view.state.next_row), _allowed={})
         with self._lock:
             self._bad_files.add(view.record_of(segment).file)
             if self._view is view:
@@ -221,7 +272,7 @@ class _Buffer:
     def upto(self, txn: Transaction, database: Database, view: View, stop: int) -> Loose:
         n, dim = stop - self.first, view.schema.dim or 0
         if n > self.n or self._vectors is None:
-            vectors = read_prepared(database, txn, view, self.first + self.n, stop)
+            vectors = read_prepared(database, txn, view, view.alive, self.first + self.n, stop)
             room = 0 if self._vectors is None else len(self._vectors)
             self._vectors = _grown(self._vectors, self.n, max(n, 64, 2 * self.n) if n > room else room, dim)
             self._vectors[self.n : n] = vectors
@@ -253,24 +304,26 @@ def _grown(array: NDArray[np.float32] | None, n: int, room: int, width: int) -> 
     return grown
 
 
-def read_prepared(database: Database, txn: Transaction, view: View, first: int, stop: int) -> NDArray[np.float32]:
+def read_prepared(
+    database: Database, txn: Transaction, view: View, needed: Alive, first: int, stop: int
+) -> NDArray[np.float32]:
     """The vectors of rows first … stop - 1 as they are compared, dead rows included: an older view may see them alive.
 
-    A dead row whose vector is damaged comes back as NaN, infinitely far from everything.
+    A row that is not needed and whose vector is damaged comes back as NaN, infinitely far from everything.
 
     Raises:
-        CorruptStoreError: The vector of a live row is damaged.
+        CorruptStoreError: The vector of a needed row is damaged.
     """
     vectors, damaged = database.vectors_and_damage(txn, first, stop, view.schema.dim or 0)
-    database.refuse_damage(txn, damaged & view.alive.mask(first, stop), first)
+    database.refuse_damage(txn, damaged & needed.mask(first, stop), first)
     vectors[damaged] = 1.0
     out = prepared(vectors, METRICS[view.schema.metric])
     out[damaged] = np.nan
     return out
 
 
-def _uncovered(segments: Iterable[Segment], stop: int) -> tuple[tuple[int, int], ...]:
-    ranges, at = [], 0
+def _uncovered(segments: Iterable[Segment], first: int, stop: int) -> tuple[tuple[int, int], ...]:
+    ranges, at = [], first
     for segment in segments:
         if segment.first_row > at:
             ranges.append((at, segment.first_row))

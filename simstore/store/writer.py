@@ -55,7 +55,7 @@ class Writer:
             self._commit(txn, state, self._change(state, keys, batch, vectors, live))
             return keys.plain
 
-        return self._write(work)
+        return self.write(work)
 
     def upsert(self, batch: Batch, vectors: NDArray[np.float32]) -> Counts:
         """Writes items, replacing those whose key is in the store."""
@@ -68,7 +68,7 @@ class Writer:
             n_replaced = sum(row is not None for row in live)
             return Counts(added=len(live) - n_replaced, replaced=n_replaced)
 
-        return self._write(work)
+        return self.write(work)
 
     def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> None:
         """Gives items another label or other data; None keeps what they have.
@@ -89,7 +89,7 @@ class Writer:
             vectors = np.stack([self._database.vector(txn, row, schema.dim or 0) for row in live])
             self._commit(txn, state, self._change(state, keys, batch, vectors, list(live)))
 
-        self._write(work)
+        self.write(work)
 
     def delete(self, keys: Keys, *, ignore_missing: bool) -> int:
         """Deletes items; returns how many.
@@ -108,11 +108,12 @@ class Writer:
                 self._commit(txn, state, _Change(None, dead, state.n_live - len(dead), state.next_number))
             return len(dead)
 
-        return self._write(work)
+        return self.write(work)
 
     # -- one transaction --
 
-    def _write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T]) -> T:
+        """work(transaction), committed when it returns."""
         steps.reached("write.begun")
         result = self._environment.write(work)
         steps.reached("write.committed")
@@ -155,13 +156,13 @@ class Writer:
             database.bury(txn, change.dead, seq)
             database.put_log(txn, seq, LogEntry(state.log_seq, tuple(change.dead)))
             steps.reached("write.buried")
-        new = State(
-            seq,
-            state.next_row + n_rows,
-            change.n_live,
-            change.next_number,
-            state.segments_seq,
-            seq if change.dead else state.log_seq,
+        new = replace(
+            state,
+            seq=seq,
+            next_row=state.next_row + n_rows,
+            n_live=change.n_live,
+            next_number=change.next_number,
+            log_seq=seq if change.dead else state.log_seq,
         )
         database.put_state(txn, new)
         steps.reached("write.put")

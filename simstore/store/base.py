@@ -1,0 +1,100 @@
+"""What all parts of a Store share: the core that serves, and its end."""
+
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from simstore.embedders import Embedder
+from simstore.errors import EmbedderRequiredError, StorageFullError
+from simstore.storage import Schema, Transaction
+from simstore.store import opening
+from simstore.store.core import Core, Cores, Setting
+from simstore.store.view import View
+from simstore.types import Progress
+
+__all__ = ["StoreBase"]
+
+T = TypeVar("T")
+
+
+class StoreBase:
+    """An open store: its core, its embedder, and how it is closed."""
+
+    def __init__(self, setting: Setting, opened: opening.Opened, embedder: Embedder | None) -> None:
+        self._setting = setting
+        self._path, self._files = setting.path, setting.files
+        self._embedder = embedder
+        self._cores = Cores(setting, opened)
+        self._finalizer = weakref.finalize(self, self._cores.close)
+
+    @property
+    def _core(self) -> Core:
+        return self._cores.current
+
+    def _run(self, work: Callable[[Core], T]) -> T:
+        """work(core); again with the next core, if the database was replaced meanwhile."""
+        return self._cores.run(work)
+
+    def _written(self, work: Callable[[Transaction, Core], T]) -> T:
+        """work(transaction, core), committed when it returns."""
+        return self._run(lambda core: core.writer.write(lambda txn: work(txn, core)))
+
+    def _view(self) -> View:
+        return self._run(Core.view)
+
+    def _schema(self) -> Schema:
+        view = self._core.views.newest
+        return view.schema if view is not None and view.schema.dim is not None else self._view().schema
+
+    def _check_usable(self) -> None:
+        self._core.environment.check_usable()
+
+    def _check_writable(self) -> None:
+        self._check_usable()
+        opening.require_writable(self._path, self._setting.readonly, self._setting.snapshot)
+
+    def _required_embedder(self) -> Embedder:
+        if self._embedder is not None:
+            return self._embedder
+        record = self._view().schema.embedder
+        if record is None:
+            raise EmbedderRequiredError(
+                "this store has no embedder to turn inputs into vectors: give vectors, or open it with embedder=…"
+            )
+        raise EmbedderRequiredError(
+            f"this store's embedder {record['name']!r} could not be saved with it: open it with embedder=… (its fingerprint is "
+            f"{record['fingerprint']})"
+        )
+
+    def close(self, *, progress: Progress | None = None) -> None:
+        """Folds a long tail, ends the background work and closes the store. Closing again does nothing.
+
+        Args:
+            progress: Called as progress(stage, done, total) now and then.
+
+        Raises:
+            StorageFullError: No space to fold the tail. The store is closed all the same, and everything written is in it.
+        """
+        if not self._finalizer.alive:
+            return
+        try:
+            self._check_usable()
+            self._core.maintenance.stop()
+            if not self._setting.readonly:
+                self._run(lambda core: core.maintenance.run(progress=progress, stoppable=False))
+        except StorageFullError as err:
+            raise StorageFullError(
+                f"the store is closed and holds all that was written; the graph over its newest items found no space: {err}"
+            ) from err
+        finally:
+            self._finalizer()
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None or isinstance(error, Exception):
+            self.close()
+        else:  # interrupted: do not build graphs now
+            self._finalizer()

@@ -1,0 +1,106 @@
+"""What a Store works with while its database is one file; compact() puts another file in its place."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from simstore.errors import StoreClosedError
+from simstore.storage import Database, Environment, Files, MovedError
+from simstore.store import opening
+from simstore.store.leases import release
+from simstore.store.maintenance import Maintenance
+from simstore.store.searcher import Searcher, Threads
+from simstore.store.view import View, Views
+from simstore.store.writer import Writer
+
+__all__ = ["Core", "Cores", "Setting"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a store was opened."""
+
+    path: Path
+    files: Files
+    readonly: bool
+    background: bool
+    snapshot: str | None
+    map_size: int | None
+
+
+class Core:
+    """The parts of a Store, all over one open database."""
+
+    def __init__(self, setting: Setting, environment: Environment, database: Database, threads: Threads) -> None:
+        self.environment, self.database = environment, database
+        segments_dir = setting.path / opening.SEGMENTS
+        self.views = Views(database, setting.files, segments_dir, snapshot=setting.snapshot)
+        self.writer = Writer(environment, database)
+        self.maintenance = Maintenance(
+            environment, database, self.views, setting.files, segments_dir,
+            background=setting.background and not setting.readonly,
+        )  # fmt: skip
+        consider = None if setting.readonly else self.maintenance.consider
+        self.searcher = Searcher(environment, database, self.views, threads, consider)
+
+    def view(self) -> View:
+        """The newest state."""
+        with self.environment.reading() as txn:
+            return self.views.current(txn)
+
+
+class Cores:
+    """The core that serves now; a call that finds its database replaced goes on with the next one."""
+
+    def __init__(self, setting: Setting, opened: opening.Opened) -> None:
+        self.setting = setting
+        self.is_closed = False
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._threads = Threads()
+        self.current = Core(setting, opened.environment, opened.database, self._threads)
+
+    def run(self, work: Callable[[Core], T]) -> T:
+        """work(core), with the newest core."""
+        while True:
+            core = self.current
+            try:
+                return work(core)
+            except MovedError as moved:
+                self.follow(core, moved.name)
+
+    def follow(self, old: Core, name: str) -> None:
+        """Goes over to the database that has taken the old core's place. What still reads the old one reads on there."""
+        with self._lock:
+            self.refuse_closed()
+            if self.current is not old:
+                return
+            old.maintenance.stop()
+            setting = self.setting
+            opened = opening.follow(
+                setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
+                for_snapshot=setting.snapshot is not None,
+            )  # fmt: skip
+            self.current = Core(self.setting, opened.environment, opened.database, self._threads)
+
+    def refuse_closed(self) -> None:
+        """Raises StoreClosedError after close()."""
+        if self.is_closed:
+            raise StoreClosedError(f"the store {self.setting.path} was closed: open it again with simstore.open(path)")
+
+    def close(self) -> None:
+        """Ends threads and gives the database back; in a forked child there is nothing to end."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self.is_closed = True
+        core = self.current
+        core.maintenance.stop()
+        self._threads.close()
+        core.views.forget()
+        release(self.setting.path, core.environment, for_snapshot=self.setting.snapshot is not None)

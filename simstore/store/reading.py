@@ -1,0 +1,121 @@
+"""Reading: get, scan, labels, info."""
+
+from collections.abc import Iterable, Iterator
+
+from simstore.errors import CorruptStoreError, InvalidKeyError, KeyNotFoundError
+from simstore.storage import Transaction
+from simstore.storage.encoding import encode_key
+from simstore.storage.records import read_item
+from simstore.store import arguments
+from simstore.store.base import StoreBase
+from simstore.store.core import Core
+from simstore.store.describe import described, label_counts
+from simstore.store.view import View
+from simstore.types import Item, Key, Label, StoreInfo
+
+__all__ = ["Reading"]
+
+_SCAN_CHUNK = 256
+
+
+class Reading(StoreBase):
+    """Everything that reads items as they are."""
+
+    def get(self, key: Key) -> Item:
+        """The item of a key.
+
+        Raises:
+            KeyNotFoundError: The key is not in the store.
+            CorruptStoreError: The item is damaged on the disk.
+        """
+        item = self.get_many([key])[0]
+        if item is None:
+            raise KeyNotFoundError(f"{key!r} is not in the store")
+        return item
+
+    def get_many(self, keys: Iterable[Key]) -> list[Item | None]:
+        """The items of keys, None for a key that is not in the store."""
+        checked = arguments.keys_of(keys, unique=False)
+
+        def work(core: Core) -> list[Item | None]:
+            with core.environment.reading() as txn:
+                view = core.views.current(txn)
+                rows = self._rows(core, txn, view, checked.encoded)
+                return [
+                    None if row is None else item_of(core, txn, view, row, key)
+                    for row, key in zip(rows, checked.plain, strict=True)
+                ]
+
+        return self._run(work)
+
+    def _rows(self, core: Core, txn: Transaction, view: View, encoded: list[bytes]) -> list[int | None]:
+        """The row of each key in a view, or None."""
+        if self._setting.snapshot is None:
+            return core.database.live_rows(txn, encoded)
+        seen = ([row for row in core.database.rows_of(txn, key) if row in view.alive] for key in encoded)
+        return [rows[-1] if rows else None for rows in seen]
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            encoded = encode_key(key)
+        except InvalidKeyError:
+            return False
+
+        def work(core: Core) -> bool:
+            with core.environment.reading() as txn:
+                (row,) = self._rows(core, txn, core.views.current(txn), [encoded])
+                if row is not None:
+                    core.database.verify_row(txn, encoded, row)
+                return row is not None
+
+        return self._run(work)
+
+    def __len__(self) -> int:
+        return self._view().state.n_live
+
+    def __iter__(self) -> Iterator[Item]:
+        return self.scan()
+
+    def scan(self) -> Iterator[Item]:
+        """All items, in the order they were written, as they are now: later writes do not show."""
+        core, view = self._run(lambda core: (core, core.view()))
+
+        def items() -> Iterator[Item]:
+            for first in range(view.first_row, view.state.next_row, _SCAN_CHUNK):
+                rows = view.alive.rows(first, min(first + _SCAN_CHUNK, view.state.next_row))
+                self._cores.refuse_closed()
+                with core.environment.reading() as txn:
+                    chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
+                yield from chunk
+
+        return items()
+
+    def labels(self) -> dict[Label, int]:
+        """How many items each label has; None counts those without one."""
+
+        def work(core: Core) -> dict[Label, int]:
+            with core.environment.reading() as txn:
+                return label_counts(txn, core.database, core.views.current(txn))
+
+        return self._run(work)
+
+    def info(self) -> StoreInfo:
+        """Counts, sizes and settings."""
+
+        def work(core: Core) -> StoreInfo:
+            with core.environment.reading() as txn:
+                return described(txn, core.database, core.views.current(txn), self._files, self._path)
+
+        return self._run(work)
+
+
+def item_of(core: Core, txn: Transaction, view: View, row: int, expected: Key | None = None) -> Item:
+    """The item in a row.
+
+    Raises:
+        CorruptStoreError: It is damaged, or is not that of the expected key.
+    """
+    key, label, data = read_item(core.database.item(txn, row), row)
+    if expected is not None and key != expected:
+        raise CorruptStoreError(f"key {expected!r} leads to the item of {key!r}: store.check() lists what else is damaged")
+    return Item(key, label, data, core.database.vector(txn, row, view.schema.dim or 0))

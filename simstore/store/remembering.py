@@ -1,0 +1,190 @@
+"""Snapshots, within one transaction: taking, dropping, restoring and comparing them."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
+from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State, Transaction, steps
+from simstore.storage.encoding import encode_key, encode_label
+from simstore.storage.records import Record
+from simstore.storage.schema import Epoch
+from simstore.store.bitmap import Alive
+from simstore.store.visibility import alive_at
+from simstore.types import Difference, Key, Restored
+
+__all__ = ["NOW", "difference", "drop", "restore", "take"]
+
+NOW = "now"
+_CHUNK = 4096  # rows that are copied at a time
+
+
+def take(txn: Transaction, database: Database, name: str, note: str, now_s: float) -> SnapshotRecord:
+    """Remembers the present state under a name.
+
+    Raises:
+        SnapshotExistsError: Another snapshot has that name.
+    """
+    if database.snapshot_named(txn, name) is not None:
+        raise SnapshotExistsError(f"there is a snapshot {name!r} already: delete_snapshot it first, or choose another name")
+    state = database.state(txn)
+    snapshot = _of_now(txn, database, name, note, now_s)
+    database.put_snapshot(txn, snapshot)
+    database.put_state(txn, replace(state, seq=state.seq + 1, snapshots_seq=state.seq + 1))
+    steps.reached("snapshot.put")
+    return snapshot
+
+
+def _of_now(txn: Transaction, database: Database, name: str, note: str, now_s: float) -> SnapshotRecord:
+    state, schema = database.state(txn), database.schema(txn)
+    return SnapshotRecord(
+        name, state.seq, state.next_row, state.n_live, schema.epoch_row, now_s, note, schema.dim, schema.embedder
+    )
+
+
+def drop(txn: Transaction, database: Database, name: str) -> None:
+    """Forgets a snapshot.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+    """
+    if name not in dict(database.snapshot_values(txn)):  # a damaged one may be dropped
+        raise not_found(txn, database, name)
+    state = database.state(txn)
+    database.drop_snapshot(txn, name)
+    database.put_state(txn, replace(state, seq=state.seq + 1, snapshots_seq=state.seq + 1))
+
+
+def not_found(txn: Transaction, database: Database, name: str) -> SnapshotNotFoundError:
+    """The error for a name that no snapshot has."""
+    there = ", ".join(repr(other) for other, _ in database.snapshot_values(txn)) or "none"
+    return SnapshotNotFoundError(f"there is no snapshot {name!r}; there are: {there}")
+
+
+def named(txn: Transaction, database: Database, name: str) -> SnapshotRecord:
+    """The snapshot of that name.
+
+    Raises:
+        SnapshotNotFoundError: There is none.
+    """
+    snapshot = database.snapshot_named(txn, name)
+    if snapshot is None:
+        raise not_found(txn, database, name)
+    return snapshot
+
+
+# -- restore -----------------------------------------------------------------------------------------------------------
+
+
+def restore(txn: Transaction, database: Database, name: str, now_s: float) -> Restored:
+    """Makes a snapshot's state the present, and remembers the state before.
+
+    Rows stay dead once they have died: what the snapshot sees and the present does not is written anew.
+
+    Raises:
+        SnapshotNotFoundError: There is none of that name.
+        CorruptStoreError: What is to be written anew is damaged.
+    """
+    snapshot, state, schema = named(txn, database, name), database.state(txn), database.schema(txn)
+    then, now = alive_at(txn, database, snapshot), _alive_now(txn, database, state)
+    rows_then, rows_now = then.rows(0, snapshot.next_row), now.rows(0, state.next_row)
+    lost, extra = rows_then, rows_now
+    if snapshot.first_row == schema.epoch_row:
+        lost, extra = np.setdiff1d(rows_then, rows_now), np.setdiff1d(rows_now, rows_then)
+    before = _of_now(txn, database, _undo_name(txn, database, name), f"what restore({name!r}) replaced", now_s)
+    database.put_snapshot(txn, before)
+    seq, next_row = state.seq + 1, state.next_row
+    for rows in _copies(txn, database, lost, snapshot.dim or 0):
+        database.append(txn, rows, next_row, seq)
+        next_row += len(rows.keys)
+    steps.reached("restore.appended")
+    if len(extra):
+        database.bury(txn, extra.tolist(), seq)
+        database.put_log(txn, seq, LogEntry(state.log_seq, tuple(extra.tolist())))
+    if snapshot.first_row != schema.epoch_row:
+        past = (*schema.past, Epoch(schema.epoch_row, schema.dim))
+        database.put_schema(
+            txn, replace(schema, dim=snapshot.dim, embedder=snapshot.embedder, epoch_row=state.next_row, past=past)
+        )
+    new = replace(state, seq=seq, next_row=next_row, n_live=snapshot.n_live, snapshots_seq=seq)
+    database.put_state(txn, replace(new, log_seq=seq if len(extra) else state.log_seq))
+    steps.reached("restore.put")
+    return Restored(undo=before.name, n_restored=len(lost), n_removed=len(extra))
+
+
+def _undo_name(txn: Transaction, database: Database, name: str) -> str:
+    taken = {other for other, _ in database.snapshot_values(txn)}
+    base = f"before-restore-{name}".encode()[:150].decode("utf-8", "ignore")
+    candidates = chain([base], (f"{base}-{i}" for i in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _copies(txn: Transaction, database: Database, rows: NDArray[np.uint64], dim: int) -> Iterator[NewRows]:
+    """The items in rows, to be written anew."""
+    for at in range(0, len(rows), _CHUNK):
+        part = rows[at : at + _CHUNK]
+        records = database.records(txn, part.tolist())
+        yield NewRows(
+            [encode_key(key) for key, _, _ in records],
+            [encode_label(label) for _, label, _ in records],
+            records,
+            database.vectors_of(txn, part, dim),
+        )
+
+
+def _alive_now(txn: Transaction, database: Database, state: State) -> Alive:
+    return Alive.of(state.next_row, database.dead_rows(txn)).closed(state.next_row)
+
+
+# -- diff --------------------------------------------------------------------------------------------------------------
+
+
+def difference(txn: Transaction, database: Database, a: str, b: str) -> Difference:
+    """Which keys the state b has and a has not, and the other way round, and which have another label, data or vector.
+
+    Raises:
+        SnapshotNotFoundError: There is no snapshot of one of the names.
+    """
+    (rows_a, dim_a), (rows_b, dim_b) = _rows_at(txn, database, a), _rows_at(txn, database, b)
+    only_a = _by_key(txn, database, np.setdiff1d(rows_a, rows_b))
+    only_b = _by_key(txn, database, np.setdiff1d(rows_b, rows_a))
+    changed = [
+        key
+        for key, (row, record) in only_b.items()
+        if key in only_a
+        and not (only_a[key][1] == record and dim_a == dim_b and _same_vector(txn, database, only_a[key][0], row, dim_a))
+    ]
+    return Difference(
+        added=[_plain(key) for key in only_b if key not in only_a],
+        changed=[_plain(key) for key in changed],
+        deleted=[_plain(key) for key in only_a if key not in only_b],
+    )
+
+
+_Typed = tuple[type, Key]  # 1 and "1" are two keys, and so would be 1 and True
+
+
+def _plain(key: _Typed) -> Key:
+    return key[1]
+
+
+def _rows_at(txn: Transaction, database: Database, name: str) -> tuple[NDArray[np.uint64], int]:
+    """The rows that a state sees, ascending, and the width of their vectors."""
+    if name == NOW:
+        state = database.state(txn)
+        return _alive_now(txn, database, state).rows(0, state.next_row), database.schema(txn).dim or 0
+    snapshot = named(txn, database, name)
+    return alive_at(txn, database, snapshot).rows(0, snapshot.next_row), snapshot.dim or 0
+
+
+def _by_key(txn: Transaction, database: Database, rows: NDArray[np.uint64]) -> dict[_Typed, tuple[int, Record]]:
+    numbers = rows.tolist()
+    records = database.records(txn, numbers)
+    return {(type(record[0]), record[0]): (row, record) for row, record in zip(numbers, records, strict=True)}
+
+
+def _same_vector(txn: Transaction, database: Database, row_a: int, row_b: int, dim: int) -> bool:
+    return database.vector(txn, row_a, dim).tobytes() == database.vector(txn, row_b, dim).tobytes()

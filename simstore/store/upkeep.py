@@ -1,0 +1,91 @@
+"""Upkeep: optimize, compact, backup, check."""
+
+import os
+from pathlib import Path
+
+from simstore.storage import DATA_FILE
+from simstore.store import opening
+from simstore.store.backup import backup_store
+from simstore.store.base import StoreBase
+from simstore.store.checking import check_store
+from simstore.store.compaction import compact_database
+from simstore.store.core import Core
+from simstore.types import Compacted, Problem, Progress
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep(StoreBase):
+    """Everything that keeps a store fast and sound."""
+
+    def optimize(self, *, progress: Progress | None = None) -> None:
+        """Builds one graph over everything: the fastest state to search. Reads and writes go on beside it.
+
+        Args:
+            progress: Called as progress(stage, done, total) now and then.
+
+        Raises:
+            StorageFullError, StorageError, BuildError: It could not be built; the store goes on as it was.
+        """
+        self._check_writable()
+        self._run(lambda core: core.maintenance.run(everything=True, progress=progress, stoppable=False))
+
+    def compact(self, *, progress: Progress | None = None) -> Compacted:
+        """Purges the items that were deleted or replaced and that no snapshot sees, and gives their space back.
+
+        Reads go on beside it, in every process; writes wait. It needs space for a copy of what remains.
+
+        Args:
+            progress: Called as progress(stage, done, total) now and then.
+
+        Returns:
+            Compacted(n_purged, before_size_bytes, after_size_bytes).
+
+        Raises:
+            StorageFullError, StorageError, BuildError: The store goes on as it was.
+        """
+        self._check_writable()
+        before = self._size_bytes()
+        self._run(lambda core: core.maintenance.run(everything=True, purging=True, progress=progress, stoppable=False))
+
+        def work(core: Core) -> int:
+            name, n_purged = compact_database(core, self._path, self._files, progress)
+            self._cores.follow(core, name)
+            return n_purged
+
+        n_purged = self._run(work)
+        return Compacted(n_purged, before, self._size_bytes())
+
+    def _size_bytes(self) -> int:
+        return max(0, self._files.size(self._path / DATA_FILE)) + opening.directory_size(self._path / opening.SEGMENTS)
+
+    def backup(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
+        """Copies the store, as it is now, to a new directory, while it is in use: ``simstore.open(dest)`` is a full store.
+
+        Args:
+            dest: A path where there is nothing yet.
+            progress: Called as progress(stage, done, total) now and then.
+
+        Returns:
+            The path, absolute.
+
+        Raises:
+            StoreExistsError: There is something at the path.
+            StoreNotFoundError: The directory above it does not exist.
+            StorageFullError, StorageError: It could not be written; nothing of it is left.
+        """
+        self._check_usable()
+        return self._run(lambda core: backup_store(core, self._path, self._files, dest, progress))
+
+    def refresh(self) -> None:
+        """Looks for what other processes have written. Every call does so by itself: this is never needed."""
+        self._view()
+
+    def check(self) -> list[Problem]:
+        """Compares everything on disk with its checksums and with everything else; reads all of it.
+
+        Returns:
+            What is wrong; an empty list for a sound store.
+        """
+        self._check_usable()
+        return self._run(lambda core: check_store(core.environment, core.database, self._files, self._path))
