@@ -16,9 +16,9 @@ def plain(value: Any) -> Any:
     """numpy's scalars and 0-d arrays as Python's, 1-d arrays as lists."""
     if isinstance(value, np.ndarray) and value.ndim <= 1:
         value = [value[i] for i in range(len(value))] if value.ndim else value[()]
-    if isinstance(value, np.datetime64):
+    if isinstance(value, np.datetime64) and not np.isnat(value):
         return value.astype("M8[us]").item() if np.datetime_data(value.dtype)[0] == "ns" else value.item()
-    return value.item() if isinstance(value, np.generic) else value
+    return value.item() if isinstance(value, np.generic) and value.dtype.kind != "M" else value
 
 
 def kind(value: Any) -> str:

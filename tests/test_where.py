@@ -7,11 +7,17 @@ from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgpack
+import naive_where
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_where import as_dict, as_expression, conditions, data, keys, labels, leaves, operands, values
 
 from simstore import field, key, label
-from simstore.where import And, Or, Where, compiled, subjects
+from simstore.where import And, Or, Where, compiled, postings, subjects, where_of
+from simstore.where.kinds import Kind
 
 NAN = float("nan")
 INF = float("inf")
@@ -27,6 +33,7 @@ def try_on(where: Where, value: Any) -> bool:
 
 
 X = field("x")
+QUICK = settings(deadline=None, derandomize=True, database=None)
 ANYTHING = [
     MISSING,
     None,
@@ -221,3 +228,71 @@ def test_needs_data_and_subjects() -> None:
     assert not compiled(And(())).needs_data
     kinds = sorted((subject.kind, subject.path) for subject in subjects(where))
     assert kinds == [("field", ()), ("field", ("a", "b")), ("key", ()), ("label", ())]
+
+
+# -- against a naive evaluator -------------------------------------------------------------------------------------------
+
+
+@given(conditions, st.lists(st.tuples(keys, labels, data), min_size=1, max_size=4))
+@settings(QUICK, max_examples=600)
+def test_random_conditions_on_random_items(condition: Any, items: list[tuple[Any, Any, Any]]) -> None:
+    where = as_expression(condition)
+    assert where_of(as_dict(condition)) == where
+    assert eval(repr(where), {"field": field, "key": key, "label": label, "datetime": datetime}) == where
+    matcher = compiled(where)
+    for one_key, one_label, one_data in items:
+        given_data = one_data if matcher.needs_data else None
+        found = matcher.matches(one_key, one_label, given_data)
+        assert type(found) is bool
+        assert found == naive_where.matches(condition, one_key, one_label, one_data)
+
+
+@given(leaves(st.just(()), operands), values)
+@settings(QUICK, max_examples=1500)
+def test_random_comparisons_of_random_values(condition: Any, value: Any) -> None:
+    assert compiled(as_expression(condition)).matches("k", None, value) == naive_where.matches(condition, "k", None, value)
+
+
+class Zone(datetime.tzinfo):
+    def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta:
+        raise RuntimeError
+
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+OBJECTS = np.empty((), object)
+OBJECTS[()] = OBJECTS
+STRANGE: list[Any] = [
+    *[CYCLE, OBJECTS, np.array([None, OBJECTS, []], object), np.ma.masked, np.ma.array([1, 2], mask=[True, False])],
+    *[np.zeros((), "i4,f8"), np.zeros(2, "i4,f8"), np.zeros(2, "i4,f8")[0], np.zeros(2, "V3"), np.zeros((2, 0))],
+    *[np.longdouble("1e4000"), np.array([np.longdouble(1)]), np.complex128(1j), np.float16("inf")],
+    *[np.datetime64(2**62, "s"), np.datetime64(-(2**62), "Y"), np.datetime64(2**62, "ns"), np.datetime64(2**62, "as")],
+    *[np.zeros(1, "M8")[0], np.array(["NaT", 5], "M8[W]"), np.array([5], "m8[ns]"), np.datetime64("NaT")],
+    *[NOON.replace(tzinfo=Zone()), datetime.time(1), datetime.timedelta(1), Zone(), object(), object, NotImplemented, {1, 2}],
+    *[msgpack.ExtType(9, b"x"), msgpack.Timestamp(5, 6), bytearray(b"x"), memoryview(b"x"), range(3), Kind.STR, 10**5000],
+    *[{0: 1, b"a": 2, None: 3, True: 4, 1.5: 5, ("a",): 6}, [[]], {"a": {"a": {"a": CYCLE}}}, "\ud800", 1e-320],
+]
+
+
+strange_values = st.sampled_from(range(len(STRANGE))).map(STRANGE.__getitem__)  # some have no repr
+
+
+@given(conditions, st.one_of(strange_values, strange_values, st.lists(strange_values, max_size=3), data))
+@settings(QUICK, max_examples=600)
+def test_nothing_in_data_raises(condition: Any, strange: Any) -> None:
+    matches = compiled(as_expression(condition)).matches
+    for one in (strange, {"a": strange}, [strange], {"a": [strange, strange]}):
+        assert type(matches("a", None, one)) is bool
+        assert type(postings.terms_of(one)) is list
+
+
+def test_what_strange_values_match() -> None:
+    for value in STRANGE:
+        assert try_on(X.exists(), value) and try_on(X != None, value), repr(value)
+        if not isinstance(value, (int, float, str, np.number)):
+            for where in (X == 3, X < 3, X != "a", X < NOON_UTC, X.is_in([None, 3, "a"]), X.startswith("a"), X.contains("a")):
+                assert not try_on(where, value), repr(value)
+    assert try_on(X == datetime.datetime(2116, 2, 20, 23, 53, 38, 427387), np.datetime64(2**62, "ns"))
+    assert try_on(X == INF, np.longdouble("1e4000"))
+    assert not try_on(X.contains(9), msgpack.ExtType(9, b"x"))
+    assert not try_on(field("x.0").exists(), msgpack.ExtType(9, b"x"))

@@ -60,6 +60,11 @@ def test_a_condition_prints_as_the_python_that_makes_it(text: str) -> None:
     assert pickle.loads(pickle.dumps(where)) == where == copy.deepcopy(where)
 
 
+def test_an_endless_number_is_printed_too() -> None:
+    where = X == -(10**5000)
+    assert eval(repr(where), {"field": field}) == where
+
+
 def test_a_long_list_is_printed_in_part() -> None:
     assert repr(key.is_in(range(100_000))).endswith("18, 19, … 99980 more])")
 
@@ -312,9 +317,9 @@ def test_a_condition_nests_a_hundred_levels_at_most() -> None:
             deeper()
     assert where_of(nested(99)).depth == 100
     chain = X == 0
-    for value in range(1, 3000):
+    for value in range(1, 1000):
         chain = chain | (X == value)
-    assert chain.depth == 2 and len(chain.parts) == 3000  # type: ignore[attr-defined]
+    assert chain.depth == 2 and len(chain.parts) == 1000  # type: ignore[attr-defined]
 
 
 def test_fields_cannot_stand_in_sets() -> None:

@@ -93,9 +93,10 @@ def _kinded_numpy(value: np.generic) -> tuple[Kind, Any]:
     if code in "US":
         return kinded(value.item())
     if isinstance(value, np.datetime64) and not np.isnat(value):
-        if np.datetime_data(value.dtype)[0] in _FINE_UNITS:
+        unit = np.datetime_data(value.dtype)[0]
+        if unit in _FINE_UNITS:
             value = value.astype("datetime64[us]")
-        item = value.item()  # an int if it is out of the range of datetime
+        item = value.item() if unit != "generic" else None  # an int if it is out of the range of datetime
         return kinded(item) if isinstance(item, datetime.date) else _OTHER
     return _OTHER
 

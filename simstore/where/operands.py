@@ -20,6 +20,7 @@ Scalar = None | bool | int | float | str | bytes | datetime.date
 """What an operand holds; a datetime is a date, too."""
 
 _N_SHOWN = 20
+_MAX_DECIMAL_BITS = 2000
 _INFINITE = (float("inf"), float("-inf"))
 _NAMES = {Kind.NUMBER: ("int", "float"), Kind.MOMENT: ("datetime",), Kind.NAIVE: ("datetime",)}
 
@@ -34,6 +35,8 @@ class Operand:
     def __repr__(self) -> str:
         if isinstance(self.value, (str, bytes)):
             return quoted(self.value)
+        if type(self.value) is int and self.value.bit_length() > _MAX_DECIMAL_BITS:
+            return hex(self.value)  # Python writes no decimals that long
         return f'float("{self.value}")' if self.value in _INFINITE else repr(self.value)
 
 
