@@ -4,6 +4,7 @@ from simstore import errors
 from simstore.errors import SimstoreError
 from simstore.store import Store, open
 from simstore.types import BatchHits, Compacted, Counts, Difference, Hit, Hits, Item, Problem, Restored, SnapshotInfo, StoreInfo
+from simstore.where import field, key, label
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,5 +23,8 @@ __all__ = [
     "StoreInfo",
     "__version__",
     "errors",
+    "field",
+    "key",
+    "label",
     "open",
 ]

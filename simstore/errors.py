@@ -12,6 +12,7 @@ __all__ = [
     "FormatVersionError",
     "InvalidArgumentError",
     "InvalidDataError",
+    "InvalidFilterError",
     "InvalidKeyError",
     "InvalidLabelError",
     "InvalidVectorError",
@@ -114,6 +115,10 @@ class InvalidLabelError(SimstoreError, ValueError):
 
 class InvalidDataError(SimstoreError, ValueError):
     """Data that msgpack cannot hold."""
+
+
+class InvalidFilterError(SimstoreError, ValueError):
+    """A filter that cannot be understood."""
 
 
 class DuplicateKeyError(SimstoreError, ValueError):

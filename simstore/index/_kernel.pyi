@@ -49,6 +49,7 @@ def cpu_levels() -> tuple[str, ...]: ...
 
 class Found:
     n_parts: int
+    n_compared: int
     def __init__(self, n_queries: int, k: int) -> None: ...
     @property
     def n(self) -> int: ...
@@ -96,6 +97,7 @@ class Graph:
         allowed: NDArray[np.uint64] | None,  # a bitmap
         found: Found,
         expected: int = 0,
+        budget: int = ...,
     ) -> int: ...
     def scan(
         self,

@@ -281,9 +281,12 @@ cdef class Graph:
                 SIMSTORE_PREFETCH(self.base + _HEADER + <size_t>(<uint32_t>pool[at] >> 1) * self.node_bytes)
         return size
 
-    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed,
+    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed, size_t budget,
                              _Scratch scratch, uint32_t *links, float *dists, int *flags) noexcept nogil:
-        """Level 0 under a bitmap: the ef nearest allowed nodes in scratch.pool, packed with ``node << 1``."""
+        """Level 0 under a bitmap: the ef nearest allowed nodes in scratch.pool, packed with ``node << 1``.
+
+        After ``budget`` nodes it gives up (FEW): all that is allowed lies far away.
+        """
         cdef uint64_t *pool = scratch.pool
         cdef size_t size = 0, n_heap = 0, i, count, start, part
         cdef float distance, bound
@@ -303,6 +306,9 @@ cdef class Graph:
             n_heap -= 1
             if size == ef and unpack_distance(top) > unpack_distance(pool[ef - 1]):
                 break
+            if scratch.n_touched > budget:
+                flags[0] |= _FEW
+                return 0
             count = self.neighbours(self.node(<uint32_t>top, flags), self.M0, scratch, True, links, flags)
             if not scratch.heap_has_room(n_heap + count):
                 flags[0] |= _NO_MEMORY
@@ -389,11 +395,12 @@ cdef class Graph:
 
     # -- what Python calls --
 
-    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0):
+    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0,
+               size_t budget=-1):
         """Adds the segment's approximate nearest of each query [n, dim] to found.
 
         ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
-        that some query has fewer than ``expected`` answers.
+        that some query has fewer than ``expected`` answers, or met ``budget`` nodes under the bitmap and gave up.
         """
         cdef _Scratch scratch
         cdef int k = found.k, flags = 0
@@ -418,7 +425,8 @@ cdef class Graph:
                 if bitmap == NULL:
                     size = self.walk(&queries[q, 0], width, scratch, links, dists, &flags)
                 else:
-                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, scratch, links, dists, &flags)
+                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, budget, scratch, links, dists,
+                                             &flags)
                 for i in range(size):
                     if found.count_at[q] == k and unpack_distance(scratch.pool[i]) > found.distance_at[q * found.k + k - 1]:
                         break
@@ -428,9 +436,12 @@ cdef class Graph:
                     if scratch.visit(self.orphans[i]):  # else an upper level led to it
                         self.offer_exact(&queries[q, 0], &self.orphans[i], 1, bitmap, n_bits, found.distance_at + q * found.k,
                                          found.row_at + q * found.k, found.count_at + q, k, &flags)
+                found.n_compared += scratch.n_touched
                 scratch.forget()
                 if found.count_at[q] < expected:
                     flags |= _FEW
+                if flags & _FEW:
+                    break
         free(links)
         self.spare.append(scratch)
         return flags
@@ -462,6 +473,7 @@ cdef class Graph:
             for q in range(queries.shape[0]):
                 self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, found.distance_at + q * found.k,
                                  found.row_at + q * found.k, found.count_at + q, found.k, &flags)
+        found.n_compared += n_nodes * <size_t>queries.shape[0]
         return flags
 
     def distances_to_all(self, const float[::1] query, float[::1] out):

@@ -19,6 +19,7 @@ __all__ = ["BLOCK_BYTES", "Segment", "block_checksums"]
 
 BLOCK_BYTES = 1 << _kernel.BLOCK_SHIFT
 _FEW = 2000
+_LEAST_BUDGET = 4000  # nodes that a walk may always meet
 _LOOK_EVERY_S = 0.001
 
 
@@ -148,7 +149,13 @@ class Segment:
     # -- answers --
 
     def search(
-        self, queries: NDArray[np.float32], ef: int, allowed: NDArray[np.uint64] | None, found: Found, expected: int
+        self,
+        queries: NDArray[np.float32],
+        ef: int,
+        allowed: NDArray[np.uint64] | None,
+        found: Found,
+        expected: int,
+        n_allowed: int | None = None,
     ) -> bool:
         """Adds the approximate nearest of each query [n, dim] to found.
 
@@ -156,16 +163,18 @@ class Segment:
             ef: How many candidates the walk keeps; at least k are kept.
             allowed: A bitmap over rows, or None for all.
             expected: How many answers each query should have at least.
+            n_allowed: How many rows are allowed: the walk ends where it costs more than to compare all of these.
 
         Returns:
             Whether each has; if not, found is as it was.
         """
         before = found.copy() if found.n_parts else None
+        budget = self.n_nodes if n_allowed is None else max(_LEAST_BUDGET, 2 * n_allowed)
         if self._trusted:
             self._look()
-            flags = self._graph.search(queries, ef, allowed, found, expected)
+            flags = self._graph.search(queries, ef, allowed, found, expected, budget)
         else:
-            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected), found)
+            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected, budget), found)
         if flags:
             self._raise_if(flags)
             found.become(before)
@@ -178,10 +187,9 @@ class Segment:
         queries: NDArray[np.float32],
         allowed: NDArray[np.uint64] | None,
         found: Found,
-        rows: NDArray[np.uint64] | None = None,
+        nodes: NDArray[np.uint32] | None = None,
     ) -> None:
-        """Adds the exact nearest of each query to found; of ``rows`` only, if given."""
-        nodes = None if rows is None else np.unique(self.nodes_of(rows))
+        """Adds the exact nearest of each query to found; of some nodes only, if given."""
         self._run(lambda: self._graph.scan(queries, nodes, allowed, found), found)
         found.n_parts += 1
 
@@ -222,7 +230,7 @@ class Segment:
         return np.concatenate([self.node_rows(), self._copy_rows])
 
     def nodes_of(self, rows: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """The nodes that stand for rows; rows that are not in the segment are left out."""
+        """The nodes that stand for rows, ascending; rows that are not in the segment are left out."""
         with self._lock:
             if self._node_of_row is None:
                 node_of_row = np.full(self.last_row - self.first_row + 1, -1, np.int64)
@@ -232,7 +240,7 @@ class Segment:
                     node_of_row[self._copy_rows - np.uint64(self.first_row)] = owners
                 self._node_of_row = node_of_row
         nodes: NDArray[np.int64] = self._node_of_row[rows - np.uint64(self.first_row)]
-        return nodes[nodes >= 0].astype(np.uint32)
+        return np.unique(nodes[nodes >= 0]).astype(np.uint32)
 
     def vectors(self) -> NDArray[np.float32]:
         """The nodes' vectors as they are compared, float32 [n_nodes, dim], a view of the file."""
