@@ -10,6 +10,8 @@ __all__ = [
     "EmbedderRequiredError",
     "ForkedStoreError",
     "FormatVersionError",
+    "IndexExistsError",
+    "IndexNotFoundError",
     "InvalidArgumentError",
     "InvalidDataError",
     "InvalidFilterError",
@@ -131,6 +133,14 @@ class KeyExistsError(SimstoreError, KeyError):
 
 class KeyNotFoundError(SimstoreError, KeyError):
     """A key that is not in the store."""
+
+
+class IndexExistsError(SimstoreError, ValueError):
+    """create_index() of a field that has an index."""
+
+
+class IndexNotFoundError(SimstoreError, KeyError):
+    """drop_index() of a field that has none."""
 
 
 class SnapshotNotFoundError(SimstoreError, KeyError):

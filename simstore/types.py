@@ -21,6 +21,8 @@ __all__ = [
     "Item",
     "Key",
     "Label",
+    "Plan",
+    "PlanPart",
     "Problem",
     "Progress",
     "Restored",
@@ -233,6 +235,65 @@ class BatchHits(Sequence[Hits]):
 
 
 @dataclass(frozen=True, slots=True)
+class PlanPart:
+    """How a part of the store was searched.
+
+    Attributes:
+        name: Which rows they are.
+        path: "graph"; "rows", the allowed ones one by one; "exact", all of them; "none", since none is allowed.
+        n_rows, n_allowed: How many rows it has, and how many the filter lets through.
+        cost: With how many vectors the query was compared.
+        seconds: How long it took.
+    """
+
+    name: str
+    path: str
+    n_rows: int
+    n_allowed: int
+    cost: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.path}, {self.n_allowed} of {self.n_rows} rows allowed, {self.cost} compared, "
+            f"{self.seconds * 1e6:.0f} µs"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search is done. ``print(plan)`` shows it.
+
+    Attributes:
+        where: The filter, None if there is none.
+        k, ef: As they were used.
+        estimate: How many items the postings named before any was looked at; all, where no index serves.
+        is_indexed: Whether the filter was answered from postings alone.
+        n_read: How many items had to be looked at, when the filter was first used.
+        count: How many items match.
+        parts: The segments, then the tail.
+        cost: With how many vectors the query was compared.
+    """
+
+    where: str | None
+    k: int | None
+    ef: int
+    estimate: int
+    is_indexed: bool
+    n_read: int
+    count: int
+    parts: tuple[PlanPart, ...]
+    cost: int
+
+    def __str__(self) -> str:
+        head = f"search for k={self.k}, ef={self.ef}, among {self.count} items: {self.cost} compared"
+        if self.where is not None:
+            how = "from postings" if self.is_indexed else f"{self.n_read} items were looked at"
+            head += f"\n  where {self.where}: {self.count} match (estimate {self.estimate}), {how}"
+        return "\n  ".join([head, *map(str, self.parts)])
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotInfo:
     """A state that the store remembers: when it was taken, and how many items it sees."""
 
@@ -316,3 +377,4 @@ class StoreInfo:
     database_size_bytes: int
     segments_size_bytes: int
     format_version: int
+    indexed_fields: tuple[str, ...] = ()

@@ -230,7 +230,7 @@ class Segment:
         return np.concatenate([self.node_rows(), self._copy_rows])
 
     def nodes_of(self, rows: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """The nodes that stand for rows, ascending; rows that are not in the segment are left out."""
+        """The nodes that stand for rows; rows that are not in the segment are left out."""
         with self._lock:
             if self._node_of_row is None:
                 node_of_row = np.full(self.last_row - self.first_row + 1, -1, np.int64)
@@ -240,7 +240,7 @@ class Segment:
                     node_of_row[self._copy_rows - np.uint64(self.first_row)] = owners
                 self._node_of_row = node_of_row
         nodes: NDArray[np.int64] = self._node_of_row[rows - np.uint64(self.first_row)]
-        return np.unique(nodes[nodes >= 0]).astype(np.uint32)
+        return nodes[nodes >= 0].astype(np.uint32)
 
     def vectors(self) -> NDArray[np.float32]:
         """The nodes' vectors as they are compared, float32 [n_nodes, dim], a view of the file."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 from simstore.errors import StoreClosedError
 from simstore.storage import Database, Environment, Files, MovedError
 from simstore.store import opening
+from simstore.store.filters import Filters
 from simstore.store.leases import release
 from simstore.store.maintenance import Maintenance
 from simstore.store.searcher import Searcher, Threads
@@ -46,7 +47,8 @@ class Core:
             background=setting.background and not setting.readonly,
         )  # fmt: skip
         consider = None if setting.readonly else self.maintenance.consider
-        self.searcher = Searcher(environment, database, self.views, threads, consider)
+        self.filters = Filters(database)
+        self.searcher = Searcher(environment, database, self.views, self.filters, threads, consider)
 
     def view(self) -> View:
         """The newest state."""
@@ -103,4 +105,5 @@ class Cores:
         core.maintenance.stop()
         self._threads.close()
         core.views.forget()
+        core.filters.forget()
         release(self.setting.path, core.environment, for_snapshot=self.setting.snapshot is not None)

@@ -12,7 +12,7 @@ from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State,
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.records import Record
 from simstore.storage.schema import Epoch
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at
 from simstore.types import Difference, Key, Restored
 
@@ -135,8 +135,8 @@ def _copies(txn: Transaction, database: Database, rows: NDArray[np.uint64], dim:
         )
 
 
-def _alive_now(txn: Transaction, database: Database, state: State) -> Alive:
-    return Alive.of(state.next_row, database.dead_rows(txn)).closed(state.next_row)
+def _alive_now(txn: Transaction, database: Database, state: State) -> Bitmap:
+    return Bitmap.of(state.next_row, database.dead_rows(txn)).closed(state.next_row)
 
 
 # -- diff --------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from simstore.store import arguments
 from simstore.store.base import StoreBase
 from simstore.store.request import request_of
 from simstore.store.searcher import thread_count
-from simstore.types import BatchHits, Hits
+from simstore.types import BatchHits, Hits, Plan
+from simstore.where import Where
 
 __all__ = ["Searching"]
 
@@ -24,6 +25,7 @@ class Searching(StoreBase):
         k: int | None = 10,
         *,
         input: Any = None,
+        where: Where | dict[str, Any] | None = None,
         ef: int | None = None,
         exact: bool = False,
         max_distance: float | None = None,
@@ -35,6 +37,7 @@ class Searching(StoreBase):
             query: Numbers [dim].
             k: How many; fewer come back when there are fewer. None: everything within max_distance.
             input: In place of query: an input for the store's embedder.
+            where: Only items that match, as in ``field("year") >= 2020``; or as a dict, ``{"year": {"$gte": 2020}}``.
             ef: How many candidates the search keeps; more find better, and take longer.
             exact: Compare with every item.
             max_distance: Leave out what is farther.
@@ -44,9 +47,9 @@ class Searching(StoreBase):
             Hits, nearest first.
 
         Raises:
-            InvalidArgumentError, InvalidVectorError, DimensionError: The query or an argument is wrong.
+            InvalidArgumentError, InvalidVectorError, DimensionError, InvalidFilterError: The query or an argument is wrong.
         """
-        request = request_of(k, ef, exact, max_distance, with_vectors)
+        request = request_of(k, ef, exact, max_distance, with_vectors, where)
         schema = self._schema()
         vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
         ready = prepared_queries(vector, METRICS[schema.metric])
@@ -57,12 +60,33 @@ class Searching(StoreBase):
             except MovedError as moved:
                 self._cores.follow(core, moved.name)
 
+    def explain(
+        self,
+        query: Any = None,
+        k: int = 10,
+        *,
+        input: Any = None,
+        where: Where | dict[str, Any] | None = None,
+        ef: int | None = None,
+        exact: bool = False,
+    ) -> Plan:
+        """How a search is done, by doing it: what the filter lets through, which path each part takes, what it costs.
+
+        Arguments and errors as in search. ``print(store.explain(query, where=…))`` shows it.
+        """
+        request = request_of(k, ef, exact, None, False, where)
+        schema = self._schema()
+        vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
+        ready = prepared_queries(vector, METRICS[schema.metric])
+        return self._run(lambda core: core.searcher.explain(ready, request))
+
     def search_many(
         self,
         queries: Any = None,
         k: int | None = 10,
         *,
         inputs: Any = None,
+        where: Where | dict[str, Any] | None = None,
         ef: int | None = None,
         exact: bool = False,
         max_distance: float | None = None,
@@ -77,7 +101,7 @@ class Searching(StoreBase):
         Returns:
             BatchHits: ``.keys``, ``.distances`` and ``.labels`` [n, k]; ``[i]`` is the i-th query's Hits.
         """
-        request = request_of(k, ef, exact, max_distance, with_vectors)
+        request = request_of(k, ef, exact, max_distance, with_vectors, where)
         arguments.check_positive("threads", threads)
         if (queries is None) == (inputs is None):
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")

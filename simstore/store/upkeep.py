@@ -10,7 +10,9 @@ from simstore.store.base import StoreBase
 from simstore.store.checking import check_store
 from simstore.store.compaction import compact_database
 from simstore.store.core import Core
+from simstore.store.indexing import add_index, drop_index
 from simstore.types import Compacted, Problem, Progress
+from simstore.where.paths import path_of
 
 __all__ = ["Upkeep"]
 
@@ -29,6 +31,31 @@ class Upkeep(StoreBase):
         """
         self._check_writable()
         self._run(lambda core: core.maintenance.run(everything=True, progress=progress, stoppable=False))
+
+    def create_index(self, field: str | tuple[str | int, ...], *, progress: Progress | None = None) -> None:
+        """Lists the items under the values of a field, so that filters on it need not look at every item.
+
+        Args:
+            field: The path, as in ``simstore.field``.
+            progress: Called as progress(stage, done, total) now and then.
+
+        Raises:
+            IndexExistsError: It has one.
+            InvalidFilterError: It is no path.
+        """
+        self._check_writable()
+        path = path_of(field, place="create_index")
+        self._written(lambda txn, core: add_index(txn, core.database, [path], progress))
+
+    def drop_index(self, field: str | tuple[str | int, ...]) -> None:
+        """Forgets the index on a field.
+
+        Raises:
+            IndexNotFoundError: It has none.
+        """
+        self._check_writable()
+        path = path_of(field, place="drop_index")
+        self._written(lambda txn, core: drop_index(txn, core.database, path))
 
     def compact(self, *, progress: Progress | None = None) -> Compacted:
         """Purges the items that were deleted or replaced and that no snapshot sees, and gives their space back.

@@ -12,7 +12,10 @@ from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, S
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys
+from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.view import Views
 from simstore.types import Counts, Key
+from simstore.where import Where
 
 __all__ = ["UNCHANGED", "Writer"]
 
@@ -106,6 +109,20 @@ class Writer:
                 dead = self._live(txn, keys)
             if dead:
                 self._commit(txn, state, _Change(None, dead, state.n_live - len(dead), state.next_number))
+            return len(dead)
+
+        return self.write(work)
+
+    def delete_where(self, views: Views, filters: Filters, where: Where) -> int:
+        """Deletes the items that match; returns how many."""
+
+        def work(txn: Transaction) -> int:
+            view = views.within_write(txn)
+            chosen = filters.selection_once(txn, view, where)
+            dead = chosen.rows.rows(0, view.state.next_row).tolist()
+            refuse_mismatch(where, self._database.records(txn, dead))
+            if dead:
+                self._commit(txn, view.state, _Change(None, dead, view.state.n_live - len(dead), view.state.next_number))
             return len(dead)
 
         return self.write(work)
