@@ -4,6 +4,7 @@
 
 import datetime
 from datetime import UTC
+from enum import IntEnum, StrEnum
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from random_where import as_dict, as_expression, conditions, data, keys, labels, leaves, operands, values
 
 from simstore import field, key, label
+from simstore.errors import InvalidFilterError
 from simstore.where import And, Or, Where, compiled, postings, subjects, where_of
 from simstore.where.kinds import Kind
 
@@ -230,6 +232,46 @@ def test_needs_data_and_subjects() -> None:
     assert kinds == [("field", ()), ("field", ("a", "b")), ("key", ()), ("label", ())]
 
 
+def test_an_hour_that_is_repeated_is_two_moments() -> None:
+    first = datetime.datetime(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"))
+    second = first.replace(fold=1)
+    for berlin, utc in [
+        (first, datetime.datetime(2024, 10, 27, 0, 30, tzinfo=UTC)),
+        (second, datetime.datetime(2024, 10, 27, 1, 30, tzinfo=UTC)),
+    ]:
+        for where in (X == utc, X.is_in([utc]), X.contains(utc)):
+            assert [try_on(where, [value] if where.op == "contains" else value) for value in (first, second)] == [
+                value is berlin for value in (first, second)
+            ]
+        assert try_on(X == berlin, utc) and try_on(X.is_in([berlin]), utc)
+        assert postings.terms_of(berlin) == postings.terms_of(utc)
+
+
+class Stamp(datetime.datetime):
+    """As pandas' Timestamp is."""
+
+
+class NoStamp(datetime.datetime):
+    """As pandas' NaT is."""
+
+    year = float("nan")  # type: ignore[assignment]
+
+
+def test_subclasses_count_as_what_they_are_of() -> None:
+    color, name = IntEnum("color", {"RED": 3}), StrEnum("name", {"A": "abc"})  # type: ignore[misc]
+    for base, value in [(float, 2.5), (bytes, b"ab"), (int, 2**70)]:
+        assert try_on(X == type("Sub", (base,), {})(value), value)
+        assert try_on(X.is_in([value]), type("Sub", (base,), {})(value))
+    assert try_on(X == color.RED, 3) and try_on(X == 3, color.RED) and type((X == color.RED).operand.value) is int
+    assert try_on(X == name.A, "abc") and try_on(X.is_in(["abc"]), name.A) and type((X == name.A).operand.value) is str
+    again = Stamp(2024, 10, 27, 2, 30, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+    assert try_on(X == again, datetime.datetime(2024, 10, 27, 1, 30, tzinfo=UTC))
+    assert try_on(X == NOON, Stamp(2024, 5, 1, 12)) and type((X == Stamp(2024, 5, 1)).operand.value) is datetime.datetime
+    assert not try_on((X == NOON) | (X < NOON) | (X > NOON) | (X == DAY), NoStamp(2024, 5, 1))
+    with pytest.raises(InvalidFilterError, match="NoStamp"):
+        X == NoStamp(2024, 5, 1)  # noqa: B015
+
+
 # -- against a naive evaluator -------------------------------------------------------------------------------------------
 
 
@@ -294,5 +336,6 @@ def test_what_strange_values_match() -> None:
                 assert not try_on(where, value), repr(value)
     assert try_on(X == datetime.datetime(2116, 2, 20, 23, 53, 38, 427387), np.datetime64(2**62, "ns"))
     assert try_on(X == INF, np.longdouble("1e4000"))
+    assert not try_on(X.contains(None), np.ma.array([1, 2], mask=[True, False]))
     assert not try_on(X.contains(9), msgpack.ExtType(9, b"x"))
     assert not try_on(field("x.0").exists(), msgpack.ExtType(9, b"x"))
