@@ -3,7 +3,21 @@
 from simstore import errors
 from simstore.errors import SimstoreError
 from simstore.store import Store, open
-from simstore.types import BatchHits, Compacted, Counts, Difference, Hit, Hits, Item, Plan, PlanPart, Problem, Restored, SnapshotInfo, StoreInfo
+from simstore.types import (
+    BatchHits,
+    Compacted,
+    Counts,
+    Difference,
+    Hit,
+    Hits,
+    Item,
+    Plan,
+    PlanPart,
+    Problem,
+    Restored,
+    SnapshotInfo,
+    StoreInfo,
+)
 from simstore.where import field, key, label
 
 __version__ = "0.1.0"

@@ -377,4 +377,4 @@ class StoreInfo:
     database_size_bytes: int
     segments_size_bytes: int
     format_version: int
-    indexed_fields: tuple[str, ...] = ()
+    indexed_fields: tuple[str | tuple[str | int, ...], ...] = ()

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from simstore.storage import Database, Schema, Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.field_table import Postings, field_prefix
-from simstore.types import Key
 from simstore.where import And, Compare, Not, Operand, Operands, Or, Where
 from simstore.where.kinds import Kind
 from simstore.where.postings import Span, ordered_spans, spans_of, successor

@@ -11,7 +11,7 @@ from simstore.store.filters import Selection
 from simstore.store.opening import SEGMENTS, directory_size
 from simstore.store.view import View
 from simstore.types import EmbedderSpec, Label, StoreInfo
-from simstore.where.paths import path_text
+from simstore.where.paths import Path as FieldPath
 
 __all__ = ["described", "label_counts"]
 
@@ -55,5 +55,11 @@ def described(txn: Transaction, database: Database, view: View, files: Files, di
         database_size_bytes=max(0, files.size(directory / DATA_FILE)),
         segments_size_bytes=directory_size(directory / SEGMENTS),
         format_version=schema.format,
-        indexed_fields=tuple(path_text(field.path) for field in schema.indexed),
+        indexed_fields=tuple(_as_given(field.path) for field in schema.indexed),
     )
+
+
+def _as_given(path: FieldPath) -> str | FieldPath:
+    """A field's path as a str with dots, if it can be one."""
+    names = [part for part in path if isinstance(part, str) and part and "." not in part]
+    return ".".join(names) if path and len(names) == len(path) else path

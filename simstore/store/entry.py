@@ -57,7 +57,7 @@ def open(
         mode: "r" reads a store that is there; "a" opens it or makes it; "w" makes it and fails if it is there.
         M: Links of a node in the graph; more find better, and take more memory. Kept like metric.
         ef_construction: Candidates considered for each new node's links; more find better, and build slower. Kept like metric.
-        index_fields: Fields of the items' data that filters are to be fast on, as ("year", "tags"); those that have no index yet
+        index_fields: Fields of the items' data that filters are to be fast on, as ("year", "tags"); those that have no index
             get one. Store.create_index and drop_index do so later.
         background: Build graphs in a thread beside reads and writes; if False only optimize() and close() do.
         snapshot: The name of a snapshot: the state that it remembers is opened, to be read. The store itself may be open in

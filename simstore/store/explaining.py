@@ -1,16 +1,16 @@
 """explain(): how a search is done, part by part, and what it cost."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import CorruptStoreError
 from simstore.index import Found, scan
 from simstore.metrics import METRICS
-from simstore.storage import Transaction
 from simstore.store.request import Request
-from simstore.store.sight import Sight, search_segment
+from simstore.store.sight import Path, Sight, search_segment
+from simstore.store.view import Loose
 from simstore.types import Plan, PlanPart
 
 __all__ = ["explained"]
@@ -26,33 +26,33 @@ def explained(sight: Sight, query: NDArray[np.float32], request: Request) -> Pla
     k = sight.n if request.k is None else min(request.k, sight.n)
     found = Found(1, max(1, k))
     parts = []
-    for segment in view.segments:
+
+    def add(name: str, n_rows: int, n_allowed: int, work: Callable[[], Path]) -> None:
         before, began = found.n_compared, time.perf_counter()
-        path = search_segment(sight, segment, query, request, found) if k else "none"
-        parts.append(
-            PlanPart(
-                f"segment {segment.first_row}-{segment.last_row}", path, segment.n_rows, sight.allowed(segment)[1],
-                found.n_compared - before, time.perf_counter() - began,
-            )  # fmt: skip
-        )
-    for first, vectors, coarse in sight.loose:
-        began = time.perf_counter()
-        if k:
-            scan(vectors, first, query, METRICS[view.schema.metric], sight.words, found, coarse)
-        n_allowed = sight.visible.count(first, first + len(vectors))
-        parts.append(
-            PlanPart(
-                f"tail {first}-{first + len(vectors) - 1}", "exact" if n_allowed else "none", len(vectors), n_allowed, n_allowed,
-                time.perf_counter() - began,
-            )  # fmt: skip
-        )
+        path = work() if n_allowed and k else "none"
+        parts.append(PlanPart(name, path, n_rows, n_allowed, found.n_compared - before, time.perf_counter() - began))
+
+    for segment in view.segments:
+        name, n_allowed = f"segment {segment.first_row}-{segment.last_row}", sight.allowed(segment)[1]
+        add(name, segment.n_rows, n_allowed, lambda s=segment: search_segment(sight, s, query, request, found))  # type: ignore[misc]
+    for loose in sight.loose:
+        stop = loose.first + len(loose.vectors)
+        n_allowed = sight.visible.count(loose.first, stop)
+        add(f"tail {loose.first}-{stop - 1}", stop - loose.first, n_allowed, lambda x=loose: _scanned(sight, x, query, found))  # type: ignore[misc]
     return Plan(
         where=None if request.where is None else repr(request.where),
-        k=request.k, ef=request.ef,
+        k=request.k,
+        ef=request.ef,
         estimate=view.state.n_live if chosen is None or chosen.estimate is None else min(chosen.estimate, view.state.n_live),
-        is_indexed=chosen is None or chosen.estimate is not None and not chosen.n_read,
+        is_indexed=chosen is None or (chosen.estimate is not None and not chosen.n_read),
         n_read=0 if chosen is None else chosen.n_read,
         count=sight.n,
         parts=tuple(parts),
         cost=sum(part.cost for part in parts),
-    )  # fmt: skip
+    )
+
+
+def _scanned(sight: Sight, loose: Loose, query: NDArray[np.float32], found: Found) -> Path:
+    scan(loose.vectors, loose.first, query, METRICS[sight.view.schema.metric], sight.words, found, loose.coarse)
+    found.n_compared += sight.visible.count(loose.first, loose.first + len(loose.vectors))
+    return "exact"

@@ -166,8 +166,8 @@ def refuse_mismatch(where: Where, records: Iterable[Record]) -> None:
     for key, label, packed in records:
         if not matcher.matches(key, label, unpack(packed) if matcher.needs_data else None):
             raise CorruptStoreError(
-                f"key {key!r} is listed for {where!r}, which it does not match: store.check(deep=True) lists what is damaged, and "
-                "store.repair() rebuilds the lists"
+                f"key {key!r} is listed for {where!r}, which it does not match: store.check(deep=True) lists what is damaged, "
+                "and store.repair() rebuilds the lists"
             )
 
 

@@ -9,9 +9,8 @@ from simstore.storage import Database, IndexedField, Transaction
 from simstore.storage.encoding import unpack
 from simstore.storage.records import read_record, row_key
 from simstore.types import Progress
-from simstore.where.paths import Path, path_of, path_text
+from simstore.where.paths import Path, path_of, path_text, value_at
 from simstore.where.postings import terms_of
-from simstore.where.paths import value_at
 
 __all__ = ["add_index", "drop_index", "paths_of"]
 

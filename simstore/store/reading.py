@@ -1,14 +1,15 @@
 """Reading: get, scan, labels, info."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidKeyError, KeyNotFoundError
 from simstore.storage import Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import read_item
 from simstore.store import arguments
-from simstore.store.bitmap import Bitmap
 from simstore.store.base import StoreBase
+from simstore.store.bitmap import Bitmap
 from simstore.store.core import Core
 from simstore.store.describe import described, label_counts
 from simstore.store.filters import refuse_mismatch
