@@ -25,6 +25,7 @@ __all__ = [
     "PlanPart",
     "Problem",
     "Progress",
+    "RecallEstimate",
     "Restored",
     "SnapshotInfo",
     "StoreInfo",
@@ -232,6 +233,18 @@ class BatchHits(Sequence[Hits]):
 
     def __repr__(self) -> str:
         return f"<BatchHits of {len(self)} queries, k={self._k}>"
+
+
+@dataclass(frozen=True, slots=True)
+class RecallEstimate:
+    """How many of the true k nearest a search finds: the mean over n_queries, and its 95 % confidence interval."""
+
+    recall: float
+    low: float
+    high: float
+    k: int
+    ef: int
+    n_queries: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,19 @@ from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.explaining import explained
 from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
 from simstore.store.request import Request
 from simstore.store.sight import Sight, search_segment
-from simstore.store.view import View, Views
-from simstore.types import BatchHits, Hits, Plan
+from simstore.store.view import Loose, View, Views
+from simstore.types import BatchHits, Hits, Plan, Progress, RecallEstimate
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Searcher", "Threads", "cpu_count", "thread_count"]
 
+T = TypeVar("T")
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
 
@@ -95,6 +98,7 @@ class Searcher:
         self._threads = threads
         self._on_searched = on_searched or _nothing
         self._filters = filters
+        self._recalls = Recalls()
         self._recent = RecentRecords(database)
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
@@ -118,6 +122,30 @@ class Searcher:
         with self._environment.reading() as txn:
             self._answer(txn, self._sight(txn, request), query, request)
             return explained(self._sight(txn, request), query, request)
+
+    def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
+        """See Store.measure_recall."""
+        k = request.k or 1
+        return self._with_graphs(lambda view, loose: measured(view, loose, k, request.ef, sample, seed, progress))
+
+    def with_ef(self, request: Request) -> Request:
+        """The request with the ef that reaches the recall it asks for; an exact one, if no ef does."""
+        recall, k = request.recall, request.k or 1
+        if recall is None:
+            return request
+        ef = self._with_graphs(lambda view, loose: self._recalls.ef_for(view, loose, k, recall))
+        return replace(request, recall=None, ef=ef or request.ef, exact=ef is None)
+
+    def _with_graphs(self, work: Callable[[View, list[Loose]], T]) -> T:
+        """work(view, loose) on sound segments, outside of any transaction: it may take seconds."""
+        while True:
+            with self._environment.reading() as txn:
+                view = self._views.current(txn)
+                loose = self._views.loose(txn, view)
+            try:
+                return work(view, loose)
+            except CorruptStoreError:
+                self._views.drop_damaged(view)
 
     def _sight(self, txn: Transaction, request: Request) -> Sight:
         view = self._views.current(txn)
