@@ -232,7 +232,7 @@ class Segment:
 
         The walk visits about ef·n / allowed nodes; c is measured by tools/bench.
         """
-        c = 20 if self.dim < 512 else 6
+        c = 40 if self.dim < 512 else 12
         return n_allowed <= max(_FEW, math.isqrt(int(c * ef * self.n_nodes)))
 
     # -- what is in it --

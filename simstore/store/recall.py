@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from simstore.index import Found, Segment, scan
 from simstore.metrics import METRICS
+from simstore.reports import RecallEstimate
 from simstore.store.view import Loose, View
-from simstore.types import Progress, RecallEstimate
+from simstore.types import Progress
 
 __all__ = ["Recalls", "measured"]
 

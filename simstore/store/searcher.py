@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
+from simstore.reports import Plan, RecallEstimate
 from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.explaining import explained
@@ -20,8 +22,9 @@ from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
 from simstore.store.request import Request
 from simstore.store.sight import Sight, search_segment
+from simstore.store.statistics import Statistics
 from simstore.store.view import Loose, View, Views
-from simstore.types import BatchHits, Hits, Plan, Progress, RecallEstimate
+from simstore.types import BatchHits, Hits, Progress
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -90,12 +93,14 @@ class Searcher:
         views: Views,
         filters: Filters,
         threads: Threads,
+        statistics: Statistics,
         on_searched: Callable[[View], None] | None,
     ) -> None:
         self._environment = environment
         self._database = database
         self._views = views
         self._threads = threads
+        self._statistics = statistics
         self._on_searched = on_searched or _nothing
         self._filters = filters
         self._recalls = Recalls()
@@ -103,6 +108,7 @@ class Searcher:
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
         """The answer to one prepared query [1, dim]."""
+        began = perf_counter_ns()
         try:
             with self._environment.read() as txn:
                 sight = self._sight(txn, request)
@@ -114,6 +120,7 @@ class Searcher:
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
+        self._statistics.searched(1, perf_counter_ns() - began)
         self._on_searched(view)
         return hits
 
@@ -154,6 +161,7 @@ class Searcher:
 
     def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
         """The answers to prepared queries [n, dim], all of one state."""
+        began = perf_counter_ns()
         with self._environment.reading() as txn:
             sight = self._sight(txn, request)
 
@@ -170,6 +178,7 @@ class Searcher:
             if self._threads.is_closed:
                 raise StoreClosedError("the store was closed while it was searched: open it again") from None
             raise
+        self._statistics.searched(len(queries), perf_counter_ns() - began)
         self._on_searched(sight.view)
         return hits
 
@@ -213,11 +222,12 @@ class Searcher:
         found = Found(len(queries), k)
         for segment in sight.view.segments:
             try:
-                search_segment(sight, segment, queries, request, found)
+                self._statistics.took(search_segment(sight, segment, queries, request, found), len(queries))
             except CorruptStoreError:
                 return self._nearest(txn, self._without(txn, sight, segment), queries, k, request, metric)
         for first, vectors, coarse in sight.loose:
             scan(vectors, first, queries, metric, sight.words, found, coarse)
+            self._statistics.took("tail", len(queries))
         return found
 
     def _without(self, txn: Transaction, sight: Sight, segment: Segment) -> Sight:

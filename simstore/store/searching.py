@@ -5,12 +5,13 @@ from typing import Any
 from simstore.errors import InvalidArgumentError
 from simstore.index import prepared_queries
 from simstore.metrics import METRICS
+from simstore.reports import Plan, RecallEstimate
 from simstore.storage import MovedError
 from simstore.store import arguments
 from simstore.store.base import StoreBase
 from simstore.store.request import Request, request_of
 from simstore.store.searcher import thread_count
-from simstore.types import BatchHits, Hits, Plan, Progress, RecallEstimate
+from simstore.types import BatchHits, Hits, Progress
 from simstore.where import Where
 
 __all__ = ["Searching"]

@@ -13,6 +13,7 @@ from simstore.storage.encoding import encode_key, encode_label, pack, packer, pl
 from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys
 from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.statistics import Statistics
 from simstore.store.view import Views
 from simstore.types import Counts, Key
 from simstore.where import Where
@@ -37,9 +38,10 @@ class _Change:
 class Writer:
     """Writes items. What a method returned from is on the disk; where it raised, nothing was written."""
 
-    def __init__(self, environment: Environment, database: Database) -> None:
+    def __init__(self, environment: Environment, database: Database, statistics: Statistics) -> None:
         self._environment = environment
         self._database = database
+        self._statistics = statistics
 
     def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
         """Writes new items; returns their keys.
