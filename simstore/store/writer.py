@@ -12,6 +12,7 @@ from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, S
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys
+from simstore.store.commits import Commits
 from simstore.types import Counts, Key
 
 __all__ = ["UNCHANGED", "Writer"]
@@ -32,10 +33,13 @@ class _Change:
 
 
 class Writer:
-    """Writes items. What a method returned from is on the disk; where it raised, nothing was written."""
+    """Writes items. What a method returned from is on the disk; where it raised, nothing was written.
+
+    Interrupted (KeyboardInterrupt and the like), it may have been written.
+    """
 
     def __init__(self, environment: Environment, database: Database) -> None:
-        self._environment = environment
+        self.commits = Commits(environment)
         self._database = database
 
     def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
@@ -46,13 +50,13 @@ class Writer:
         """
 
         def work(txn: Transaction) -> list[Key]:
-            state = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1])
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.live_rows(txn, keys.encoded)
             if any(row is not None for row in live):
                 at = next(i for i, row in enumerate(live) if row is not None)
                 raise KeyExistsError(f"keys[{at}]: {keys.plain[at]!r} is in the store already: upsert replaces it")
-            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
             return keys.plain
 
         return self._write(work)
@@ -61,10 +65,10 @@ class Writer:
         """Writes items, replacing those whose key is in the store."""
 
         def work(txn: Transaction) -> Counts:
-            state = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1])
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.verified_rows(txn, keys.encoded)
-            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
             n_replaced = sum(row is not None for row in live)
             return Counts(added=len(live) - n_replaced, replaced=n_replaced)
 
@@ -112,20 +116,23 @@ class Writer:
 
     # -- one transaction --
 
+    # Other calls' works may stand before and after a work in its transaction, and it may run more than once: it keeps nothing
+    # outside the transaction, and has put nothing in it when it raises one of REFUSALS.
+
     def _write(self, work: Callable[[Transaction], T]) -> T:
         steps.reached("write.begun")
-        result = self._environment.write(work)
+        result = self.commits.write(work)
         steps.reached("write.committed")
         return result
 
-    def _begin(self, txn: Transaction, dim: int) -> State:
-        """The state before; the first vectors ever settle the store's width."""
+    def _begin(self, txn: Transaction, dim: int) -> tuple[State, Schema | None]:
+        """The state before; and the schema to put, where these are the first vectors ever and settle the store's width."""
         schema: Schema = self._database.schema(txn)
         if schema.dim is None:
-            self._database.put_schema(txn, replace(schema, dim=dim))
-        elif schema.dim != dim:
+            return self._database.state(txn), replace(schema, dim=dim)
+        if schema.dim != dim:
             raise DimensionError(f"vectors have {dim} numbers each; this store holds vectors of {schema.dim}")
-        return self._database.state(txn)
+        return self._database.state(txn), None
 
     def _live(self, txn: Transaction, keys: Keys) -> list[int]:
         rows = self._database.verified_rows(txn, keys.encoded)
@@ -144,9 +151,11 @@ class Writer:
         next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
         return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
 
-    def _commit(self, txn: Transaction, state: State, change: _Change) -> None:
-        """Writes the change as the next seq; the transaction commits after it."""
+    def _commit(self, txn: Transaction, state: State, change: _Change, schema: Schema | None = None) -> None:
+        """Writes the change as the next seq, and the schema if it is given; the transaction commits after it."""
         database, seq = self._database, state.seq + 1
+        if schema is not None:
+            database.put_schema(txn, schema)
         n_rows = 0 if change.rows is None else len(change.rows.keys)
         if change.rows is not None:
             database.append(txn, change.rows, state.next_row, seq)
