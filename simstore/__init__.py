@@ -2,8 +2,21 @@
 
 from simstore import errors
 from simstore.errors import SimstoreError
+from simstore.reports import (
+    Compacted,
+    Difference,
+    Plan,
+    PlanPart,
+    Problem,
+    RecallEstimate,
+    Restored,
+    SnapshotInfo,
+    Stats,
+    StoreInfo,
+)
 from simstore.store import Store, open
-from simstore.types import BatchHits, Compacted, Counts, Difference, Hit, Hits, Item, Problem, Restored, SnapshotInfo, StoreInfo
+from simstore.types import BatchHits, Counts, Hit, Hits, Item
+from simstore.where import field, key, label
 
 __version__ = "0.1.0"
 __all__ = [
@@ -14,13 +27,20 @@ __all__ = [
     "Hit",
     "Hits",
     "Item",
+    "Plan",
+    "PlanPart",
     "Problem",
+    "RecallEstimate",
     "Restored",
     "SimstoreError",
     "SnapshotInfo",
+    "Stats",
     "Store",
     "StoreInfo",
     "__version__",
     "errors",
+    "field",
+    "key",
+    "label",
     "open",
 ]

@@ -10,8 +10,11 @@ __all__ = [
     "EmbedderRequiredError",
     "ForkedStoreError",
     "FormatVersionError",
+    "IndexExistsError",
+    "IndexNotFoundError",
     "InvalidArgumentError",
     "InvalidDataError",
+    "InvalidFilterError",
     "InvalidKeyError",
     "InvalidLabelError",
     "InvalidVectorError",
@@ -116,6 +119,10 @@ class InvalidDataError(SimstoreError, ValueError):
     """Data that msgpack cannot hold."""
 
 
+class InvalidFilterError(SimstoreError, ValueError):
+    """A filter that cannot be understood."""
+
+
 class DuplicateKeyError(SimstoreError, ValueError):
     """The same key twice in one call."""
 
@@ -126,6 +133,14 @@ class KeyExistsError(SimstoreError, KeyError):
 
 class KeyNotFoundError(SimstoreError, KeyError):
     """A key that is not in the store."""
+
+
+class IndexExistsError(SimstoreError, ValueError):
+    """create_index() of a field that has an index."""
+
+
+class IndexNotFoundError(SimstoreError, KeyError):
+    """drop_index() of a field that has none."""
 
 
 class SnapshotNotFoundError(SimstoreError, KeyError):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, overload
@@ -12,20 +11,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BatchHits",
-    "Compacted",
     "Counts",
-    "Difference",
     "EmbedderSpec",
     "Hit",
     "Hits",
     "Item",
     "Key",
     "Label",
-    "Problem",
     "Progress",
-    "Restored",
-    "SnapshotInfo",
-    "StoreInfo",
 ]
 
 Key = str | int
@@ -232,59 +225,11 @@ class BatchHits(Sequence[Hits]):
         return f"<BatchHits of {len(self)} queries, k={self._k}>"
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """A state that the store remembers: when it was taken, and how many items it sees."""
-
-    name: str
-    created: datetime
-    note: str
-    count: int
-    dim: int | None
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What happened from one state to another, as keys: an item has changed if its label, its data or its vector has."""
-
-    added: list[Key]
-    changed: list[Key]
-    deleted: list[Key]
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What restore() did: ``undo`` is the snapshot of the state before; how many items came back, and how many went."""
-
-    undo: str
-    n_restored: int
-    n_removed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What compact() did; sizes in bytes, of database and segments together."""
-
-    n_purged: int
-    before_size_bytes: int
-    after_size_bytes: int
-
-
 class Counts(NamedTuple):
     """What an upsert did."""
 
     added: int
     replaced: int
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One finding of check(): where ("segment 0-99", "items", …), what, and what can be done."""
-
-    where: str
-    what: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,25 +239,3 @@ class EmbedderSpec:
     name: str
     dim: int
     fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """The state of a store; sizes in bytes."""
-
-    path: str
-    count: int
-    n_labels: int
-    dim: int | None
-    metric: str
-    M: int
-    ef_construction: int
-    embedder: EmbedderSpec | None
-    seq: int
-    n_rows: int
-    n_dead: int
-    n_segments: int
-    n_tail: int
-    database_size_bytes: int
-    segments_size_bytes: int
-    format_version: int

@@ -99,10 +99,12 @@ cdef class Found:
         rows: uint64 [n, k]
         counts: int32 [n], how many of the k are filled.
         n_parts: How many segments and ranges have been searched.
+        n_compared: How many vectors the queries have been compared with, in all.
     """
     cdef readonly Py_ssize_t n
     cdef readonly int k
     cdef public int n_parts
+    cdef public uint64_t n_compared
     cdef uint64_t *row_at       # [n, k]
     cdef float *distance_at     # [n, k]
     cdef int *count_at          # [n]

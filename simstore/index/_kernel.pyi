@@ -49,6 +49,7 @@ def cpu_levels() -> tuple[str, ...]: ...
 
 class Found:
     n_parts: int
+    n_compared: int
     def __init__(self, n_queries: int, k: int) -> None: ...
     @property
     def n(self) -> int: ...
@@ -96,6 +97,8 @@ class Graph:
         allowed: NDArray[np.uint64] | None,  # a bitmap
         found: Found,
         expected: int = 0,
+        budget: int = ...,
+        hidden: NDArray[np.uint32] | None = None,  # (n_queries,)
     ) -> int: ...
     def scan(
         self,

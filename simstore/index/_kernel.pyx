@@ -281,9 +281,12 @@ cdef class Graph:
                 SIMSTORE_PREFETCH(self.base + _HEADER + <size_t>(<uint32_t>pool[at] >> 1) * self.node_bytes)
         return size
 
-    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed,
+    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed, size_t budget,
                              _Scratch scratch, uint32_t *links, float *dists, int *flags) noexcept nogil:
-        """Level 0 under a bitmap: the ef nearest allowed nodes in scratch.pool, packed with ``node << 1``."""
+        """Level 0 under a bitmap: the ef nearest allowed nodes in scratch.pool, packed with ``node << 1``.
+
+        After ``budget`` nodes it gives up (FEW): all that is allowed lies far away.
+        """
         cdef uint64_t *pool = scratch.pool
         cdef size_t size = 0, n_heap = 0, i, count, start, part
         cdef float distance, bound
@@ -303,6 +306,9 @@ cdef class Graph:
             n_heap -= 1
             if size == ef and unpack_distance(top) > unpack_distance(pool[ef - 1]):
                 break
+            if scratch.n_touched > budget:
+                flags[0] |= _FEW
+                return 0
             count = self.neighbours(self.node(<uint32_t>top, flags), self.M0, scratch, True, links, flags)
             if not scratch.heap_has_room(n_heap + count):
                 flags[0] |= _NO_MEMORY
@@ -389,11 +395,13 @@ cdef class Graph:
 
     # -- what Python calls --
 
-    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0):
+    def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0,
+               size_t budget=-1, const uint32_t[::1] hidden=None):
         """Adds the segment's approximate nearest of each query [n, dim] to found.
 
         ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
-        that some query has fewer than ``expected`` answers.
+        that some query has fewer than ``expected`` answers, or met ``budget`` nodes under the bitmap and gave up. ``hidden``
+        has a node for each query that its walk must not enter, as if it were not there; it has no upper level.
         """
         cdef _Scratch scratch
         cdef int k = found.k, flags = 0
@@ -404,6 +412,8 @@ cdef class Graph:
         cdef uint32_t *links
         cdef float dists[_BATCH]
         self.check_shapes(queries, found)
+        if hidden is not None and hidden.shape[0] != queries.shape[0]:
+            raise ValueError("one hidden node for each query")
         width = min(width, self.n)
         try:
             scratch = self.spare.pop()
@@ -415,10 +425,13 @@ cdef class Graph:
             raise MemoryError
         with nogil:
             for q in range(queries.shape[0]):
+                if hidden is not None and hidden[q] < self.n:
+                    scratch.visit(hidden[q])
                 if bitmap == NULL:
                     size = self.walk(&queries[q, 0], width, scratch, links, dists, &flags)
                 else:
-                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, scratch, links, dists, &flags)
+                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, budget, scratch, links, dists,
+                                             &flags)
                 for i in range(size):
                     if found.count_at[q] == k and unpack_distance(scratch.pool[i]) > found.distance_at[q * found.k + k - 1]:
                         break
@@ -428,9 +441,12 @@ cdef class Graph:
                     if scratch.visit(self.orphans[i]):  # else an upper level led to it
                         self.offer_exact(&queries[q, 0], &self.orphans[i], 1, bitmap, n_bits, found.distance_at + q * found.k,
                                          found.row_at + q * found.k, found.count_at + q, k, &flags)
+                found.n_compared += scratch.n_touched
                 scratch.forget()
                 if found.count_at[q] < expected:
                     flags |= _FEW
+                if flags & _FEW:
+                    break
         free(links)
         self.spare.append(scratch)
         return flags
@@ -462,6 +478,7 @@ cdef class Graph:
             for q in range(queries.shape[0]):
                 self.offer_exact(&queries[q, 0], listed, n_nodes, bitmap, n_bits, found.distance_at + q * found.k,
                                  found.row_at + q * found.k, found.count_at + q, found.k, &flags)
+        found.n_compared += n_nodes * <size_t>queries.shape[0]
         return flags
 
     def distances_to_all(self, const float[::1] query, float[::1] out):

@@ -19,6 +19,7 @@ __all__ = ["BLOCK_BYTES", "Segment", "block_checksums"]
 
 BLOCK_BYTES = 1 << _kernel.BLOCK_SHIFT
 _FEW = 2000
+_LEAST_BUDGET = 4000  # nodes that a walk may always meet
 _LOOK_EVERY_S = 0.001
 
 
@@ -77,6 +78,7 @@ class Segment:
         self.header = read_header(image, n_nodes, dim)
         self._verify({0, *range(self.header.upper_at // BLOCK_BYTES, len(checksums))})
         upper = read_upper(image, self.header)
+        self._upper_ids = upper.ids
         self._copy_nodes, self._copy_starts, self._copy_rows = copy_nodes, copy_starts, copy_rows
         try:
             self._graph = _kernel.Graph(
@@ -148,7 +150,13 @@ class Segment:
     # -- answers --
 
     def search(
-        self, queries: NDArray[np.float32], ef: int, allowed: NDArray[np.uint64] | None, found: Found, expected: int
+        self,
+        queries: NDArray[np.float32],
+        ef: int,
+        allowed: NDArray[np.uint64] | None,
+        found: Found,
+        expected: int,
+        n_allowed: int | None = None,
     ) -> bool:
         """Adds the approximate nearest of each query [n, dim] to found.
 
@@ -156,16 +164,18 @@ class Segment:
             ef: How many candidates the walk keeps; at least k are kept.
             allowed: A bitmap over rows, or None for all.
             expected: How many answers each query should have at least.
+            n_allowed: How many rows are allowed: the walk ends where it costs more than to compare all of these.
 
         Returns:
             Whether each has; if not, found is as it was.
         """
         before = found.copy() if found.n_parts else None
+        budget = self.n_nodes if n_allowed is None else max(_LEAST_BUDGET, 2 * n_allowed)
         if self._trusted:
             self._look()
-            flags = self._graph.search(queries, ef, allowed, found, expected)
+            flags = self._graph.search(queries, ef, allowed, found, expected, budget)
         else:
-            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected), found)
+            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected, budget), found)
         if flags:
             self._raise_if(flags)
             found.become(before)
@@ -173,15 +183,37 @@ class Segment:
         found.n_parts += 1
         return True
 
+    def search_without(
+        self,
+        queries: NDArray[np.float32],
+        ef: int,
+        allowed: NDArray[np.uint64] | None,
+        found: Found,
+        hidden: NDArray[np.uint32],
+    ) -> None:
+        """As search, each walk as if one node were not in the graph: what it would find for a query that no node equals.
+
+        Args:
+            hidden: A node for each query, of ``plain_nodes``.
+        """
+        self._run(lambda: self._graph.search(queries, ef, allowed, found, 0, self.n_nodes, hidden), found)
+        found.n_parts += 1
+
+    def plain_nodes(self) -> NDArray[np.uint32]:
+        """The nodes on level 0 only that stand for one row each."""
+        is_plain = np.ones(self.n_nodes, bool)
+        is_plain[self._upper_ids] = False
+        is_plain[self._copy_nodes] = False
+        return np.flatnonzero(is_plain).astype(np.uint32)
+
     def scan(
         self,
         queries: NDArray[np.float32],
         allowed: NDArray[np.uint64] | None,
         found: Found,
-        rows: NDArray[np.uint64] | None = None,
+        nodes: NDArray[np.uint32] | None = None,
     ) -> None:
-        """Adds the exact nearest of each query to found; of ``rows`` only, if given."""
-        nodes = None if rows is None else np.unique(self.nodes_of(rows))
+        """Adds the exact nearest of each query to found; of some nodes only, if given."""
         self._run(lambda: self._graph.scan(queries, nodes, allowed, found), found)
         found.n_parts += 1
 
@@ -200,7 +232,7 @@ class Segment:
 
         The walk visits about ef·n / allowed nodes; c is measured by tools/bench.
         """
-        c = 20 if self.dim < 512 else 6
+        c = 40 if self.dim < 512 else 12
         return n_allowed <= max(_FEW, math.isqrt(int(c * ef * self.n_nodes)))
 
     # -- what is in it --

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError
-from simstore.storage.encoding import decode_key, encode_key
+from simstore.storage.encoding import decode_key, encode_key, unpack
 from simstore.storage.environment import Environment, Transaction
 from simstore.storage.field_table import FieldTable
 from simstore.storage.history import History
@@ -16,6 +16,8 @@ from simstore.storage.records import U64, Record, State, item_body, item_value, 
 from simstore.storage.schema import Schema
 from simstore.storage.segment_table import SegmentTable
 from simstore.storage.vector_table import VectorTable
+from simstore.where.paths import value_at
+from simstore.where.postings import terms_of
 
 __all__ = ["Database", "NewRows"]
 
@@ -174,7 +176,22 @@ class Database(VectorTable, History, SegmentTable, FieldTable):
         if not carries_vector:
             self._append_vectors(txn, rows.vectors, first_row)
         labels = [(label, key) for label, key in zip(rows.labels, row_keys, strict=True) if label is not None]
+        self._append_terms(txn, rows.records, row_keys)
         for table, entries in ((self._keys, list(zip(rows.keys, row_keys, strict=True))), (self._labels, labels)):
             if entries:
                 with txn.cursor(db=table) as cursor:
                     cursor.putmulti(sorted(entries))
+
+    def _append_terms(self, txn: Transaction, records: Sequence[Record], row_keys: Sequence[bytes]) -> None:
+        """Lists new rows under the values of the indexed fields."""
+        fields = self.schema(txn).indexed
+        if not fields:
+            return
+        terms: dict[int, list[tuple[bytes, bytes]]] = {field.number: [] for field in fields}
+        for (_, _, packed), row in zip(records, row_keys, strict=True):
+            data = unpack(packed)
+            for field in fields:
+                terms[field.number] += ((term, row) for term in terms_of(value_at(data, field.path)))
+        for number, entries in terms.items():
+            if entries:
+                self.add_terms(txn, number, entries)

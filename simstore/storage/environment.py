@@ -20,6 +20,8 @@ from simstore.errors import (
     CorruptStoreError,
     DimensionError,
     ForkedStoreError,
+    IndexExistsError,
+    IndexNotFoundError,
     KeyExistsError,
     KeyNotFoundError,
     SimstoreError,
@@ -47,7 +49,15 @@ EngineError = lmdb.Error
 Transaction = Any  # lmdb.Transaction: py-lmdb carries no types
 Table = Any
 
-REFUSALS = (KeyExistsError, KeyNotFoundError, DimensionError, SnapshotExistsError, SnapshotNotFoundError)
+REFUSALS = (
+    KeyExistsError,
+    KeyNotFoundError,
+    DimensionError,
+    IndexExistsError,
+    IndexNotFoundError,
+    SnapshotExistsError,
+    SnapshotNotFoundError,
+)
 """What work within a write transaction raises before it has put anything."""
 
 DATA_FILE = "data.mdb"

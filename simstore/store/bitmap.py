@@ -1,4 +1,4 @@
-"""Which rows are alive, one bit each."""
+"""Sets of rows, one bit each: those that are alive, or kept, or that a filter lets through."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError
 
-__all__ = ["Alive"]
+__all__ = ["Bitmap"]
 
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
-class Alive:
+class Bitmap:
     """A bitmap over rows that never changes; burying rows makes another.
 
-    Bits of rows that do not exist yet are set, so that adding rows changes nothing here; unless it is the bitmap of a snapshot,
-    for which later rows are dead.
+    Bits of rows that do not exist yet are set, so that adding rows changes nothing here; unless it is ``closed``, as that of a
+    snapshot, for which later rows are dead.
 
     Attributes:
         words: uint64, bit ``row & 63`` of word ``row >> 6``; it reaches beyond every row the store has.
@@ -32,17 +32,17 @@ class Alive:
         self.is_full = is_full
 
     @classmethod
-    def of(cls, n_rows: int, dead: NDArray[np.uint64]) -> "Alive":
+    def of(cls, n_rows: int, dead: NDArray[np.uint64]) -> "Bitmap":
         """The bitmap of n_rows rows of which those in dead are buried."""
         return cls(np.full(n_rows // 64 + 1, _ONES), 0, is_full=True).without(dead, n_rows)
 
-    def closed(self, n_rows: int) -> "Alive":
+    def closed(self, n_rows: int) -> "Bitmap":
         """This bitmap with all rows from n_rows on dead."""
         words = self.words[: n_rows // 64 + 1].copy()
         words[-1] &= (np.uint64(1) << np.uint64(n_rows & 63)) - np.uint64(1)
-        return Alive(words, self.n_dead, is_full=False)
+        return Bitmap(words, self.n_dead, is_full=False)
 
-    def without(self, rows: Iterable[int], n_rows: int) -> "Alive":
+    def without(self, rows: Iterable[int], n_rows: int) -> "Bitmap":
         """This bitmap, for n_rows rows, with more rows buried."""
         dead = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.uint64)
         if len(dead) and int(dead.max()) >= n_rows:
@@ -59,7 +59,7 @@ class Alive:
             words = self.words.copy()
         bits = np.left_shift(np.uint64(1), dead & np.uint64(63))
         np.bitwise_and.at(words, dead >> np.uint64(6), ~bits)
-        return Alive(words, self.n_dead + len(dead), is_full=self.is_full and not len(dead))
+        return Bitmap(words, self.n_dead + len(dead), is_full=self.is_full and not len(dead))
 
     def __contains__(self, row: int) -> bool:
         return bool(int(self.words[row >> 6]) >> (row & 63) & 1)

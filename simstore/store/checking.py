@@ -10,15 +10,15 @@ from xxhash import xxh3_64_hexdigest
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
+from simstore.reports import Problem
 from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, State, Transaction
 from simstore.storage.encoding import decode_key, encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.field_table import Postings
 from simstore.storage.records import created_seq_of, read_item, unsealed
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap
 from simstore.store.opening import model_path
 from simstore.store.view import open_segment
-from simstore.types import Problem
 
 __all__ = ["check_store"]
 
@@ -58,9 +58,9 @@ def _check_embedder(txn: Transaction, database: Database, files: Files, director
         yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
 
 
-def _alive(txn: Transaction, database: Database, state: State) -> Alive:
+def _alive(txn: Transaction, database: Database, state: State) -> Bitmap:
     dead = database.dead_rows(txn)
-    return Alive.of(state.next_row, dead[dead < np.uint64(state.next_row)])
+    return Bitmap.of(state.next_row, dead[dead < np.uint64(state.next_row)])
 
 
 def _check_state(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
@@ -99,7 +99,7 @@ def _check_log(txn: Transaction, database: Database, state: State) -> Iterator[P
 def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     state = database.state(txn)
     alive = _alive(txn, database, state)
-    expected = Alive.of(state.next_row, database.purged(txn)).mask(0, state.next_row)
+    expected = Bitmap.of(state.next_row, database.purged(txn)).mask(0, state.next_row)
     damaged: dict[int, str] = {}
     for row, value in database.items(txn):
         if row >= state.next_row or not expected[row]:

@@ -10,9 +10,11 @@ from typing import TypeVar
 from simstore.errors import StoreClosedError
 from simstore.storage import Database, Environment, Files, MovedError
 from simstore.store import opening
+from simstore.store.filters import Filters
 from simstore.store.leases import release
 from simstore.store.maintenance import Maintenance
 from simstore.store.searcher import Searcher, Threads
+from simstore.store.statistics import Statistics
 from simstore.store.view import View, Views
 from simstore.store.writer import Writer
 
@@ -36,17 +38,20 @@ class Setting:
 class Core:
     """The parts of a Store, all over one open database."""
 
-    def __init__(self, setting: Setting, environment: Environment, database: Database, threads: Threads) -> None:
+    def __init__(
+        self, setting: Setting, environment: Environment, database: Database, threads: Threads, statistics: Statistics
+    ) -> None:
         self.environment, self.database = environment, database
         segments_dir = setting.path / opening.SEGMENTS
         self.views = Views(database, setting.files, segments_dir, snapshot=setting.snapshot)
-        self.writer = Writer(environment, database)
+        self.writer = Writer(environment, database, statistics)
         self.maintenance = Maintenance(
-            environment, database, self.views, setting.files, segments_dir,
+            environment, database, self.views, setting.files, segments_dir, statistics,
             background=setting.background and not setting.readonly,
         )  # fmt: skip
         consider = None if setting.readonly else self.maintenance.consider
-        self.searcher = Searcher(environment, database, self.views, threads, consider)
+        self.filters = Filters(database)
+        self.searcher = Searcher(environment, database, self.views, self.filters, threads, statistics, consider)
 
     def view(self) -> View:
         """The newest state."""
@@ -63,7 +68,8 @@ class Cores:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._threads = Threads()
-        self.current = Core(setting, opened.environment, opened.database, self._threads)
+        self.statistics = Statistics()
+        self.current = Core(setting, opened.environment, opened.database, self._threads, self.statistics)
 
     def run(self, work: Callable[[Core], T]) -> T:
         """work(core), with the newest core."""
@@ -86,7 +92,7 @@ class Cores:
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
                 for_snapshot=setting.snapshot is not None,
             )  # fmt: skip
-            self.current = Core(self.setting, opened.environment, opened.database, self._threads)
+            self.current = Core(self.setting, opened.environment, opened.database, self._threads, self.statistics)
 
     def refuse_closed(self) -> None:
         """Raises StoreClosedError after close()."""
@@ -103,4 +109,5 @@ class Cores:
         core.maintenance.stop()
         self._threads.close()
         core.views.forget()
+        core.filters.forget()
         release(self.setting.path, core.environment, for_snapshot=self.setting.snapshot is not None)

@@ -1,6 +1,7 @@
 """simstore.open: from a path to a Store."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from simstore.errors import InvalidArgumentError
 from simstore.storage import DATA_FILE, Files, LocalFiles
 from simstore.store import opening
 from simstore.store.core import Setting
+from simstore.store.indexing import add_index, paths_of
 from simstore.store.leases import release
 from simstore.store.store import Store
 
@@ -41,6 +43,7 @@ def open(
     mode: Mode = "a",
     M: int = _M,
     ef_construction: int = _EF_CONSTRUCTION,
+    index_fields: Iterable[str | tuple[str | int, ...]] = (),
     background: bool = True,
     snapshot: str | None = None,
 ) -> Store:
@@ -54,6 +57,8 @@ def open(
         mode: "r" reads a store that is there; "a" opens it or makes it; "w" makes it and fails if it is there.
         M: Links of a node in the graph; more find better, and take more memory. Kept like metric.
         ef_construction: Candidates considered for each new node's links; more find better, and build slower. Kept like metric.
+        index_fields: Fields of the items' data that filters are to be fast on, as ("year", "tags"); those that have no index
+            get one. Store.create_index and drop_index do so later.
         background: Build graphs in a thread beside reads and writes; if False only optimize() and close() do.
         snapshot: The name of a snapshot: the state that it remembers is opened, to be read. The store itself may be open in
             this process, too.
@@ -79,7 +84,7 @@ def open(
     """
     return open_through(
         LocalFiles(), path, dim=dim, metric=metric, embedder=embedder, mode=mode, M=M, ef_construction=ef_construction,
-        background=background, snapshot=snapshot,
+        index_fields=index_fields, background=background, snapshot=snapshot,
     )  # fmt: skip
 
 
@@ -93,6 +98,7 @@ def open_through(
     mode: str = "a",
     M: int = _M,
     ef_construction: int = _EF_CONSTRUCTION,
+    index_fields: Iterable[str | tuple[str | int, ...]] = (),
     background: bool = True,
     snapshot: str | None = None,
     map_size: int | None = None,
@@ -102,7 +108,7 @@ def open_through(
     record = None if embedder is None else to_record(embedder)
     if record is not None and dim is not None and dim != record["dim"]:
         raise InvalidArgumentError(f"dim={dim}, but the embedder makes vectors of {record['dim']}: leave dim out")
-    directory = _path(path)
+    directory, paths = _path(path), paths_of(index_fields, "index_fields")
     readonly = mode == "r" or snapshot is not None
     creates = embedder is not None and not readonly and not (directory / DATA_FILE).exists()
     settings = opening.Settings(
@@ -126,6 +132,11 @@ def open_through(
             check_same(known, embedder)
             if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
                 opening.save_embedder(opened, files, known, model_bytes(embedder))
+        new = set(paths) - {indexed.path for indexed in opened.schema.indexed}
+        if new:
+            opening.require_writable(opened.path, readonly, snapshot)
+            database = opened.database
+            opened.environment.write(lambda txn: add_index(txn, database, paths, None, missing_only=True))
         return Store(Setting(opened.path, files, readonly, background, snapshot, map_size), opened, embedder)
     except BaseException:
         release(opened.path, opened.environment, for_snapshot=for_snapshot)

@@ -1,17 +1,22 @@
 """Reading: get, scan, labels, info."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidKeyError, KeyNotFoundError
+from simstore.reports import StoreInfo
 from simstore.storage import Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import read_item
 from simstore.store import arguments
 from simstore.store.base import StoreBase
+from simstore.store.bitmap import Bitmap
 from simstore.store.core import Core
 from simstore.store.describe import described, label_counts
+from simstore.store.filters import refuse_mismatch
 from simstore.store.view import View
-from simstore.types import Item, Key, Label, StoreInfo
+from simstore.types import Item, Key, Label
+from simstore.where import Where, where_of
 
 __all__ = ["Reading"]
 
@@ -76,26 +81,62 @@ class Reading(StoreBase):
     def __iter__(self) -> Iterator[Item]:
         return self.scan()
 
-    def scan(self) -> Iterator[Item]:
-        """All items, in the order they were written, as they are now: later writes do not show."""
-        core, view = self._run(lambda core: (core, core.view()))
+    def count(self, where: Where | dict[str, Any] | None = None) -> int:
+        """How many items there are, or match a filter.
+
+        Raises:
+            InvalidFilterError: The filter cannot be understood.
+        """
+        if where is None:
+            return len(self)
+        condition = where_of(where)
+
+        def work(core: Core) -> int:
+            with core.environment.reading() as txn:
+                return core.filters.selection(txn, core.views.current(txn), condition).count
+
+        return self._run(work)
+
+    def scan(self, where: Where | dict[str, Any] | None = None) -> Iterator[Item]:
+        """All items, or those that match a filter, in the order they were written, as they are now: later writes do not show.
+
+        Raises:
+            InvalidFilterError: The filter cannot be understood.
+        """
+        condition = None if where is None else where_of(where)
+
+        def begin(core: Core) -> tuple[Core, View, Bitmap]:
+            with core.environment.reading() as txn:
+                view = core.views.current(txn)
+                return core, view, view.alive if condition is None else core.filters.selection(txn, view, condition).rows
+
+        core, view, visible = self._run(begin)
 
         def items() -> Iterator[Item]:
             for first in range(view.first_row, view.state.next_row, _SCAN_CHUNK):
-                rows = view.alive.rows(first, min(first + _SCAN_CHUNK, view.state.next_row))
+                rows = visible.rows(first, min(first + _SCAN_CHUNK, view.state.next_row))
                 self._cores.refuse_closed()
                 with core.environment.reading() as txn:
+                    if condition is not None:
+                        refuse_mismatch(condition, core.database.records(txn, rows.tolist()))
                     chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
                 yield from chunk
 
         return items()
 
-    def labels(self) -> dict[Label, int]:
-        """How many items each label has; None counts those without one."""
+    def labels(self, where: Where | dict[str, Any] | None = None) -> dict[Label, int]:
+        """How many items each label has, of all or of those that match a filter; None counts those without one.
+
+        Raises:
+            InvalidFilterError: The filter cannot be understood.
+        """
+        condition = None if where is None else where_of(where)
 
         def work(core: Core) -> dict[Label, int]:
             with core.environment.reading() as txn:
-                return label_counts(txn, core.database, core.views.current(txn))
+                view = core.views.current(txn)
+                chosen = None if condition is None else core.filters.selection(txn, view, condition)
+                return label_counts(txn, core.database, view, chosen)
 
         return self._run(work)
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
+from simstore.reports import Difference, Restored
 from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.records import Record
 from simstore.storage.schema import Epoch
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at
-from simstore.types import Difference, Key, Restored
+from simstore.types import Key
 
 __all__ = ["NOW", "difference", "drop", "restore", "take"]
 
@@ -135,8 +136,8 @@ def _copies(txn: Transaction, database: Database, rows: NDArray[np.uint64], dim:
         )
 
 
-def _alive_now(txn: Transaction, database: Database, state: State) -> Alive:
-    return Alive.of(state.next_row, database.dead_rows(txn)).closed(state.next_row)
+def _alive_now(txn: Transaction, database: Database, state: State) -> Bitmap:
+    return Bitmap.of(state.next_row, database.dead_rows(txn)).closed(state.next_row)
 
 
 # -- diff --------------------------------------------------------------------------------------------------------------

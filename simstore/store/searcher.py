@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +13,25 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
+from simstore.reports import Plan, RecallEstimate
 from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
+from simstore.store.explaining import explained
+from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
 from simstore.store.request import Request
+from simstore.store.sight import Sight, search_segment
+from simstore.store.statistics import Statistics
 from simstore.store.view import Loose, View, Views
-from simstore.types import BatchHits, Hits
+from simstore.types import BatchHits, Hits, Progress
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Searcher", "Threads", "cpu_count", "thread_count"]
 
+T = TypeVar("T")
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
 
@@ -82,39 +91,83 @@ class Searcher:
         environment: Environment,
         database: Database,
         views: Views,
+        filters: Filters,
         threads: Threads,
+        statistics: Statistics,
         on_searched: Callable[[View], None] | None,
     ) -> None:
         self._environment = environment
         self._database = database
         self._views = views
         self._threads = threads
+        self._statistics = statistics
         self._on_searched = on_searched or _nothing
+        self._filters = filters
+        self._recalls = Recalls()
         self._recent = RecentRecords(database)
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
         """The answer to one prepared query [1, dim]."""
+        began = perf_counter_ns()
         try:
             with self._environment.read() as txn:
-                view = self._views.current(txn)
-                loose = self._views.loose(txn, view) if view.loose else []
-                rows, distances = self._answer(txn, view, loose, query, request)
+                sight = self._sight(txn, request)
+                view = sight.view
+                rows, distances = self._answer(txn, sight, query, request)
                 records = self._recent.read(txn, rows)
+                if request.where is not None:
+                    refuse_mismatch(request.where, records)
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
+        self._statistics.searched(1, perf_counter_ns() - began)
         self._on_searched(view)
         return hits
 
+    def explain(self, query: NDArray[np.float32], request: Request) -> Plan:
+        """How a search for one prepared query [1, dim] is done, by doing it twice: what it finds damaged is left out then."""
+        with self._environment.reading() as txn:
+            self._answer(txn, self._sight(txn, request), query, request)
+            return explained(self._sight(txn, request), query, request)
+
+    def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
+        """See Store.measure_recall."""
+        k = request.k or 1
+        return self._with_graphs(lambda view, loose: measured(view, loose, k, request.ef, sample, seed, progress))
+
+    def with_ef(self, request: Request) -> Request:
+        """The request with the ef that reaches the recall it asks for; an exact one, if no ef does."""
+        recall, k = request.recall, request.k or 1
+        if recall is None:
+            return request
+        ef = self._with_graphs(lambda view, loose: self._recalls.ef_for(view, loose, k, recall))
+        return replace(request, recall=None, ef=ef or request.ef, exact=ef is None)
+
+    def _with_graphs(self, work: Callable[[View, list[Loose]], T]) -> T:
+        """work(view, loose) on sound segments, outside of any transaction: it may take seconds."""
+        while True:
+            with self._environment.reading() as txn:
+                view = self._views.current(txn)
+                loose = self._views.loose(txn, view)
+            try:
+                return work(view, loose)
+            except CorruptStoreError:
+                self._views.drop_damaged(view)
+
+    def _sight(self, txn: Transaction, request: Request) -> Sight:
+        view = self._views.current(txn)
+        chosen = None if request.where is None else self._filters.selection(txn, view, request.where)
+        return Sight(view, self._views.loose(txn, view), chosen)
+
     def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
         """The answers to prepared queries [n, dim], all of one state."""
+        began = perf_counter_ns()
         with self._environment.reading() as txn:
-            view = self._views.current(txn)
-            loose = self._views.loose(txn, view)
+            sight = self._sight(txn, request)
 
         def work(chunk: NDArray[np.float32]) -> BatchHits:
             with self._environment.reading() as txn:
-                return self._batch(txn, view, loose, chunk, request)
+                return self._batch(txn, sight, chunk, request)
 
         step = min(max(_CHUNK, -(-len(queries) // (4 * threads))), _LARGEST_CHUNK)
         chunks = [queries[at : at + step] for at in range(0, max(len(queries), 1), step)]
@@ -125,108 +178,92 @@ class Searcher:
             if self._threads.is_closed:
                 raise StoreClosedError("the store was closed while it was searched: open it again") from None
             raise
-        self._on_searched(view)
+        self._statistics.searched(len(queries), perf_counter_ns() - began)
+        self._on_searched(sight.view)
         return hits
 
     # -- rows --
 
     def _answer(
-        self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], request: Request
+        self, txn: Transaction, sight: Sight, query: NDArray[np.float32], request: Request
     ) -> tuple[list[int], NDArray[np.float32]]:
         """The rows and true distances of the answer to one query [1, dim]; as ``_answers``, with less between."""
-        n_live = view.state.n_live
+        n = sight.n
         k = request.k
-        if k is None or k > _SORTED_K or not n_live:
-            _, distances, rows = self._answers(txn, view, loose, query, request)
+        if k is None or k > _SORTED_K or not n:
+            _, distances, rows = self._answers(txn, sight, query, request)
             return rows.tolist(), distances
-        metric = METRICS[view.schema.metric]
-        numbers, raw = self._nearest(txn, view, loose, query, k if k < n_live else n_live, request, metric).only()
+        metric = METRICS[sight.view.schema.metric]
+        numbers, raw = self._nearest(txn, sight, query, k if k < n else n, request, metric).only()
         distances = metric.true_distances(raw)
         if request.max_distance is not None:
-            n = np.count_nonzero(distances <= np.float32(request.max_distance))
+            n = int(np.count_nonzero(distances <= np.float32(request.max_distance)))
             return numbers[:n], distances[:n]
         return numbers, distances
 
-    def _answers(
-        self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
-    ) -> Answers:
-        metric = METRICS[view.schema.metric]
-        k = view.state.n_live if request.k is None else min(request.k, view.state.n_live)
+    def _answers(self, txn: Transaction, sight: Sight, queries: NDArray[np.float32], request: Request) -> Answers:
+        metric = METRICS[sight.view.schema.metric]
+        k = sight.n if request.k is None else min(request.k, sight.n)
         if k == 0 or not len(queries):
             return Answers(np.zeros(len(queries), np.int32), np.empty(0, np.float32), np.empty(0, np.uint64))
         if request.k is None or k > _SORTED_K:
-            everything = [self._everything(txn, view, loose, query, metric) for query in queries]
+            everything = [self._everything(txn, sight, query, metric) for query in queries]
             return _within(
                 np.stack([distances[:k] for distances, _ in everything]), np.stack([rows[:k] for _, rows in everything]),
                 np.full(len(queries), k, np.int32), request.max_distance,
             )  # fmt: skip
-        found = self._nearest(txn, view, loose, queries, k, request, metric)
+        found = self._nearest(txn, sight, queries, k, request, metric)
         return _within(metric.true_distances(found.distances), found.rows, found.counts, request.max_distance)
 
     def _nearest(
-        self,
-        txn: Transaction,
-        view: View,
-        loose: list[Loose],
-        queries: NDArray[np.float32],
-        k: int,
-        request: Request,
-        metric: Metric,
+        self, txn: Transaction, sight: Sight, queries: NDArray[np.float32], k: int, request: Request, metric: Metric
     ) -> Found:
         """The k nearest of each query, raw."""
         found = Found(len(queries), k)
-        for segment in view.segments:
+        for segment in sight.view.segments:
             try:
-                self._search_segment(view, segment, queries, request, found)
+                self._statistics.took(search_segment(sight, segment, queries, request, found), len(queries))
             except CorruptStoreError:
-                view = self._views.without(view, segment)
-                return self._nearest(txn, view, self._views.loose(txn, view), queries, k, request, metric)
-        alive = None if view.alive.is_full else view.alive.words
-        for first, vectors, coarse in loose:
-            scan(vectors, first, queries, metric, alive, found, coarse)
+                return self._nearest(txn, self._without(txn, sight, segment), queries, k, request, metric)
+        for first, vectors, coarse in sight.loose:
+            scan(vectors, first, queries, metric, sight.words, found, coarse)
+            self._statistics.took("tail", len(queries))
         return found
 
-    def _search_segment(
-        self, view: View, segment: Segment, queries: NDArray[np.float32], request: Request, found: Found
-    ) -> None:
-        allowed, n_alive = view.allowed(segment)
-        if n_alive == 0:
-            return
-        if allowed is not None and not request.exact and segment.exact_is_cheaper(n_alive, max(request.ef, found.k)):
-            segment.scan(queries, allowed, found, view.alive.rows(segment.first_row, segment.last_row + 1))
-        elif request.exact or found.k * 4 >= n_alive:
-            segment.scan(queries, allowed, found)
-        elif not segment.search(queries, request.ef, allowed, found, min(found.k, n_alive)):
-            segment.scan(queries, allowed, found)  # the walk met too few: islands of dead rows
+    def _without(self, txn: Transaction, sight: Sight, segment: Segment) -> Sight:
+        """What is seen without a segment that turned out to be damaged."""
+        view = self._views.without(sight.view, segment)
+        return Sight(view, self._views.loose(txn, view), sight.chosen)
 
     def _everything(
-        self, txn: Transaction, view: View, loose: list[Loose], query: NDArray[np.float32], metric: Metric
+        self, txn: Transaction, sight: Sight, query: NDArray[np.float32], metric: Metric
     ) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-        """True distances and rows of all live rows, nearest first."""
-        parts = [(distances_to(vectors, query, metric), _rows_from(first, len(vectors))) for first, vectors, _ in loose]
-        for segment in view.segments:
+        """True distances and rows of all rows in sight, nearest first."""
+        parts = [(distances_to(vectors, query, metric), _rows_from(first, len(vectors))) for first, vectors, _ in sight.loose]
+        for segment in sight.view.segments:
             try:
                 parts.append(segment.distances(query))
             except CorruptStoreError:
-                view = self._views.without(view, segment)
-                return self._everything(txn, view, self._views.loose(txn, view), query, metric)
+                return self._everything(txn, self._without(txn, sight, segment), query, metric)
         distances = np.concatenate([part[0] for part in parts])
         rows = np.concatenate([part[1] for part in parts])
-        if not view.alive.is_full:
-            alive = view.alive.of_rows(rows)
-            distances, rows = distances[alive], rows[alive]
+        visible = sight.visible
+        if not visible.is_full:
+            seen = visible.of_rows(rows)
+            distances, rows = distances[seen], rows[seen]
         order = np.lexsort((rows, distances))
         return metric.true_distances(distances[order]), rows[order]
 
     # -- answers --
 
-    def _batch(
-        self, txn: Transaction, view: View, loose: list[Loose], queries: NDArray[np.float32], request: Request
-    ) -> BatchHits:
-        counts, distances, rows = self._answers(txn, view, loose, queries, request)
+    def _batch(self, txn: Transaction, sight: Sight, queries: NDArray[np.float32], request: Request) -> BatchHits:
+        counts, distances, rows = self._answers(txn, sight, queries, request)
         numbers = rows.tolist()
-        vectors = self._vectors(txn, view, numbers, request)
-        return BatchHits(self._recent.read(txn, numbers), distances, rows, counts, request.k, unpack, vectors)
+        vectors = self._vectors(txn, sight.view, numbers, request)
+        records = self._recent.read(txn, numbers)
+        if request.where is not None:
+            refuse_mismatch(request.where, records)
+        return BatchHits(records, distances, rows, counts, request.k, unpack, vectors)
 
     def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:
         """The vectors of rows [n, dim], if they are asked for."""

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from simstore.reports import Compacted, Problem, Stats
 from simstore.storage import DATA_FILE
 from simstore.store import opening
 from simstore.store.backup import backup_store
@@ -10,7 +11,9 @@ from simstore.store.base import StoreBase
 from simstore.store.checking import check_store
 from simstore.store.compaction import compact_database
 from simstore.store.core import Core
-from simstore.types import Compacted, Problem, Progress
+from simstore.store.indexing import add_index, drop_index
+from simstore.types import Progress
+from simstore.where.paths import path_of
 
 __all__ = ["Upkeep"]
 
@@ -29,6 +32,31 @@ class Upkeep(StoreBase):
         """
         self._check_writable()
         self._run(lambda core: core.maintenance.run(everything=True, progress=progress, stoppable=False))
+
+    def create_index(self, field: str | tuple[str | int, ...], *, progress: Progress | None = None) -> None:
+        """Lists the items under the values of a field, so that filters on it need not look at every item.
+
+        Args:
+            field: The path, as in ``simstore.field``.
+            progress: Called as progress(stage, done, total) now and then.
+
+        Raises:
+            IndexExistsError: It has one.
+            InvalidFilterError: It is no path.
+        """
+        self._check_writable()
+        path = path_of(field, place="create_index")
+        self._written(lambda txn, core: add_index(txn, core.database, [path], progress))
+
+    def drop_index(self, field: str | tuple[str | int, ...]) -> None:
+        """Forgets the index on a field.
+
+        Raises:
+            IndexNotFoundError: It has none.
+        """
+        self._check_writable()
+        path = path_of(field, place="drop_index")
+        self._written(lambda txn, core: drop_index(txn, core.database, path))
 
     def compact(self, *, progress: Progress | None = None) -> Compacted:
         """Purges the items that were deleted or replaced and that no snapshot sees, and gives their space back.
@@ -76,6 +104,11 @@ class Upkeep(StoreBase):
         """
         self._check_usable()
         return self._run(lambda core: backup_store(core, self._path, self._files, dest, progress))
+
+    def stats(self) -> Stats:
+        """What this Store object has done since it was opened: searches and their latencies, writes, folds, merges."""
+        self._check_usable()
+        return self._cores.statistics.now()
 
     def refresh(self) -> None:
         """Looks for what other processes have written. Every call does so by itself: this is never needed."""

@@ -13,7 +13,7 @@ from simstore.errors import CorruptStoreError, SnapshotNotFoundError
 from simstore.index import Coarse, Segment, coarse_dims, prepared
 from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, Schema, SegmentRecord, State, Transaction
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at, kept_rows
 
 __all__ = ["Loose", "View", "Views", "open_segment"]
@@ -49,8 +49,8 @@ class View:
     first_row: int
     records: tuple[SegmentRecord, ...]
     segments: tuple[Segment, ...]
-    alive: Alive
-    kept: Alive
+    alive: Bitmap
+    kept: Bitmap
     loose: tuple[tuple[int, int], ...]
     _allowed: dict[int, tuple[NDArray[np.uint64] | None, int]] = field(default_factory=dict)
 
@@ -177,7 +177,7 @@ class Views:
             is_newer = old is not None and old.state.seq <= state.seq
             buried = database.buried_since(txn, old.state.seq, state) if is_newer and old is not None else None
             if old is None or buried is None:
-                alive = Alive.of(state.next_row, database.dead_rows(txn))
+                alive = Bitmap.of(state.next_row, database.dead_rows(txn))
                 kept = kept_rows(txn, database, state, alive)
             else:
                 alive = old.alive.without(buried, state.next_row)
@@ -189,7 +189,7 @@ class Views:
 
     def _remembered(
         self, txn: Transaction, name: str, old: View | None, state: State, schema: Schema
-    ) -> tuple[State, Schema, int, Alive]:
+    ) -> tuple[State, Schema, int, Bitmap]:
         """State, schema, first row and bitmap of a snapshot."""
         if old is not None and old.state.snapshots_seq == state.snapshots_seq:
             return replace(old.state, segments_seq=state.segments_seq), old.schema, old.first_row, old.alive
@@ -233,6 +233,14 @@ class Views:
             if self._view is view:
                 self._view = sound
         return sound
+
+    def drop_damaged(self, view: View) -> None:
+        """Compares each segment with its checksums; the next view is without those that differ."""
+        for segment in view.segments:
+            try:
+                segment.verify()
+            except CorruptStoreError:
+                view = self.without(view, segment)
 
     def loose(self, txn: Transaction, view: View) -> list[Loose]:
         """The prepared vectors of the view's loose ranges; the transaction sees the view's state."""
@@ -305,7 +313,7 @@ def _grown(array: NDArray[np.float32] | None, n: int, room: int, width: int) -> 
 
 
 def read_prepared(
-    database: Database, txn: Transaction, view: View, needed: Alive, first: int, stop: int
+    database: Database, txn: Transaction, view: View, needed: Bitmap, first: int, stop: int
 ) -> NDArray[np.float32]:
     """The vectors of rows first … stop - 1 as they are compared, dead rows included: an older view may see them alive.
 

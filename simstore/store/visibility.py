@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError
 from simstore.storage import Database, SnapshotRecord, State, Transaction
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap
 
 __all__ = ["alive_at", "kept_rows"]
 
 
-def alive_at(txn: Transaction, database: Database, snapshot: SnapshotRecord) -> Alive:
+def alive_at(txn: Transaction, database: Database, snapshot: SnapshotRecord) -> Bitmap:
     """The rows that a snapshot sees: those that were there and had no tombstone yet.
 
     Raises:
@@ -21,17 +21,17 @@ def alive_at(txn: Transaction, database: Database, snapshot: SnapshotRecord) -> 
     rows, seqs = database.burials(txn)
     dead = np.concatenate([database.purged(txn), rows[seqs <= np.uint64(snapshot.seq)]])
     n_rows = snapshot.next_row
-    return Alive.of(n_rows, dead[dead < np.uint64(n_rows)]).closed(n_rows)
+    return Bitmap.of(n_rows, dead[dead < np.uint64(n_rows)]).closed(n_rows)
 
 
 def kept_rows(
     txn: Transaction,
     database: Database,
     state: State,
-    alive: Alive,
-    old_kept: Alive | None = None,
+    alive: Bitmap,
+    old_kept: Bitmap | None = None,
     buried: Iterable[int] = (),
-) -> Alive:
+) -> Bitmap:
     """The rows that are alive, or that a snapshot sees; the very bitmap ``alive`` if there is no snapshot.
 
     Args:
@@ -48,8 +48,8 @@ def kept_rows(
             return old_kept.without((row for row in buried if row >= snapshots[-1].next_row), state.next_row)
         rows, seqs = database.burials(txn)
     except CorruptStoreError:  # nobody knows what that snapshot sees: keep all there is
-        return Alive.of(state.next_row, database.purged(txn))
-    return Alive.of(state.next_row, np.concatenate([database.purged(txn), rows[~_seen(rows, seqs, snapshots)]]))
+        return Bitmap.of(state.next_row, database.purged(txn))
+    return Bitmap.of(state.next_row, np.concatenate([database.purged(txn), rows[~_seen(rows, seqs, snapshots)]]))
 
 
 def _seen(rows: NDArray[np.uint64], seqs: NDArray[np.uint64], snapshots: list[SnapshotRecord]) -> NDArray[np.bool_]:

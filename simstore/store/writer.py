@@ -12,7 +12,11 @@ from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, S
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys
+from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.statistics import Statistics
+from simstore.store.view import Views
 from simstore.types import Counts, Key
+from simstore.where import Where
 
 __all__ = ["UNCHANGED", "Writer"]
 
@@ -34,9 +38,10 @@ class _Change:
 class Writer:
     """Writes items. What a method returned from is on the disk; where it raised, nothing was written."""
 
-    def __init__(self, environment: Environment, database: Database) -> None:
+    def __init__(self, environment: Environment, database: Database, statistics: Statistics) -> None:
         self._environment = environment
         self._database = database
+        self._statistics = statistics
 
     def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
         """Writes new items; returns their keys.
@@ -106,6 +111,20 @@ class Writer:
                 dead = self._live(txn, keys)
             if dead:
                 self._commit(txn, state, _Change(None, dead, state.n_live - len(dead), state.next_number))
+            return len(dead)
+
+        return self.write(work)
+
+    def delete_where(self, views: Views, filters: Filters, where: Where) -> int:
+        """Deletes the items that match; returns how many."""
+
+        def work(txn: Transaction) -> int:
+            view = views.within_write(txn)
+            chosen = filters.selection_once(txn, view, where)
+            dead = chosen.rows.rows(0, view.state.next_row).tolist()
+            refuse_mismatch(where, self._database.records(txn, dead))
+            if dead:
+                self._commit(txn, view.state, _Change(None, dead, view.state.n_live - len(dead), view.state.next_number))
             return len(dead)
 
         return self.write(work)

@@ -12,6 +12,7 @@ from simstore.store import arguments, opening
 from simstore.store.base import StoreBase
 from simstore.store.writer import UNCHANGED
 from simstore.types import Counts, Key
+from simstore.where import Where, where_of
 
 __all__ = ["Writing"]
 
@@ -67,11 +68,18 @@ class Writing(StoreBase):
         arguments.batch_of(checked, new_labels, new_data, n)  # refuses what cannot be stored
         self._run(lambda core: core.writer.update(checked, new_labels, new_data))
 
-    def delete(self, keys: Any, *, missing: Literal["raise", "ignore"] = "raise") -> int:
-        """Deletes items, all or none.
+    def delete(
+        self,
+        keys: Any = None,
+        *,
+        where: Where | dict[str, Any] | None = None,
+        missing: Literal["raise", "ignore"] = "raise",
+    ) -> int:
+        """Deletes items, by their keys or all that match a filter; all or none.
 
         Args:
             keys: A key, or a sequence of keys.
+            where: In place of keys: a filter, as in search.
             missing: What a key that is not in the store does: "raise" or "ignore".
 
         Returns:
@@ -79,10 +87,16 @@ class Writing(StoreBase):
 
         Raises:
             KeyNotFoundError: A key is not in the store; nothing was deleted.
+            InvalidFilterError: The filter cannot be understood.
         """
         self._check_writable()
         if missing not in ("raise", "ignore"):
             raise InvalidArgumentError(f"missing is 'raise' or 'ignore', not {missing!r}")
+        if (keys is None) == (where is None):
+            raise InvalidArgumentError("delete takes keys, or where= for all items that match: one of them, not both")
+        if where is not None:
+            condition = where_of(where)
+            return self._run(lambda core: core.writer.delete_where(core.views, core.filters, condition))
         checked = arguments.keys_of(keys)
         if not checked.plain:
             return 0
