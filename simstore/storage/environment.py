@@ -387,7 +387,7 @@ class Environment:
         txn.put(_MOVED, name.encode())
 
     def copy_to(self, directory: Path) -> None:
-        """Writes the newest state to data.mdb in another directory, synced, while others go on.
+        """Writes the newest state to data.mdb in another directory, not synced, while others go on.
 
         A plain copy: LMDB's compacting one (0.9.36) dies of dupfixed tables with many values for a key.
 
