@@ -25,6 +25,7 @@ __all__ = [
     "PlanPart",
     "Problem",
     "Progress",
+    "Reembedded",
     "Restored",
     "SnapshotInfo",
     "StoreInfo",
@@ -330,6 +331,15 @@ class Compacted:
     n_purged: int
     before_size_bytes: int
     after_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedded:
+    """What reembed() did: how many items have new vectors, how wide these are, and how many an interrupted run had left."""
+
+    n_items: int
+    dim: int
+    n_resumed: int
 
 
 class Counts(NamedTuple):

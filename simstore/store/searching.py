@@ -1,19 +1,28 @@
 """Searching: one query, or many."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
-from simstore.errors import InvalidArgumentError
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import DimensionError, InvalidArgumentError
 from simstore.index import prepared_queries
 from simstore.metrics import METRICS
-from simstore.storage import MovedError
+from simstore.storage import MovedError, Schema
 from simstore.store import arguments
 from simstore.store.base import StoreBase
-from simstore.store.request import request_of
+from simstore.store.core import Core
+from simstore.store.request import OutdatedError, request_of
 from simstore.store.searcher import thread_count
 from simstore.types import BatchHits, Hits, Plan
 from simstore.where import Where
 
 __all__ = ["Searching"]
+
+T = TypeVar("T")
+Vectors = NDArray[np.float32]
 
 
 class Searching(StoreBase):
@@ -50,15 +59,15 @@ class Searching(StoreBase):
             InvalidArgumentError, InvalidVectorError, DimensionError, InvalidFilterError: The query or an argument is wrong.
         """
         request = request_of(k, ef, exact, max_distance, with_vectors, where)
-        schema = self._schema()
-        vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
-        ready = prepared_queries(vector, METRICS[schema.metric])
-        while True:  # as _run, which costs a microsecond more
-            core = self._cores.current
+        if input is None and isinstance(query, (np.ndarray, list, tuple)):  # as below, which costs microseconds more
             try:
-                return core.searcher.search(ready, request)
-            except MovedError as moved:
-                self._cores.follow(core, moved.name)
+                schema = self._schema()
+                ready = prepared_queries(arguments.vector_of(query, schema.dim), METRICS[schema.metric])
+                return self._cores.current.searcher.search(ready, request, schema)
+            except (MovedError, OutdatedError, DimensionError):
+                pass  # what was known of the store is outdated, or the query is wrong
+        given = self._query(query, input)
+        return self._answered(given, lambda core, ready, schema: core.searcher.search(ready, request, schema))
 
     def explain(
         self,
@@ -75,10 +84,8 @@ class Searching(StoreBase):
         Arguments and errors as in search. ``print(store.explain(query, where=…))`` shows it.
         """
         request = request_of(k, ef, exact, None, False, where)
-        schema = self._schema()
-        vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
-        ready = prepared_queries(vector, METRICS[schema.metric])
-        return self._run(lambda core: core.searcher.explain(ready, request))
+        given = self._query(query, input)
+        return self._answered(given, lambda core, ready, schema: core.searcher.explain(ready, request, schema))
 
     def search_many(
         self,
@@ -105,18 +112,42 @@ class Searching(StoreBase):
         arguments.check_positive("threads", threads)
         if (queries is None) == (inputs is None):
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")
-        schema = self._schema()
-        if inputs is not None:
-            given = arguments.sized("inputs", inputs)
-            vectors = arguments.embedded(self._required_embedder().embed(given), len(given), schema.dim)
-        else:
-            vectors = arguments.vectors_of(queries, schema.dim, what="queries")
-        ready = prepared_queries(vectors, METRICS[schema.metric])
-        return self._run(lambda core: core.searcher.search_many(ready, request, thread_count(threads, len(ready))))
+        given = None if inputs is None else arguments.sized("inputs", inputs)
+        listed = list(queries) if isinstance(queries, Iterator) else queries
 
-    def _query(self, query: Any, input: Any, dim: int | None) -> Any:
+        def vectors(schema: Schema) -> Vectors:
+            if given is None:
+                return arguments.vectors_of(listed, schema.dim, what="queries")
+            return arguments.embedded(self._embedders.of(schema).embed(given), len(given), schema.dim)
+
+        return self._answered(
+            vectors,
+            lambda core, ready, schema: core.searcher.search_many(ready, request, schema, thread_count(threads, len(ready))),
+        )
+
+    def _query(self, query: Any, input: Any) -> Callable[[Schema], Vectors]:
+        """What makes the query [1, dim] for a schema."""
         if (query is None) == (input is None):
             raise InvalidArgumentError("give a query, or an input for the store's embedder: one of them, not both")
-        if input is None:
-            return query
-        return arguments.embedded(self._required_embedder().embed([input]), 1, dim)[0]
+        listed = list(query) if isinstance(query, Iterator) else query
+
+        def vector(schema: Schema) -> Vectors:
+            if input is None:
+                return arguments.vector_of(listed, schema.dim)
+            return arguments.embedded(self._embedders.of(schema).embed([input]), 1, schema.dim)
+
+        return vector
+
+    def _answered(self, made: Callable[[Schema], Vectors], search: Callable[[Core, Vectors, Schema], T]) -> T:
+        """search(core, prepared queries, their schema), with queries made for what the store is now."""
+        while True:
+            schema = self._view().schema
+            ready = prepared_queries(made(schema), METRICS[schema.metric])
+            try:
+                return self._run(partial(_searched, search, ready, schema))
+            except OutdatedError:
+                continue
+
+
+def _searched(search: Callable[[Core, Vectors, Schema], T], ready: Vectors, schema: Schema, core: Core) -> T:
+    return search(core, ready, schema)
