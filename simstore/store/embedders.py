@@ -1,5 +1,7 @@
 """The embedders that an open store has at hand; which one counts, the newest state tells."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ class Embedders:
     def __init__(self, path: Path, given: Embedder | None, record: dict[str, Any] | None, *, readonly: bool) -> None:
         self._path = path
         self._unnamed = given if readonly and record is None else None
-        self._unsaved: dict[str, Embedder] = {}  # those that could not be loaded again
+        self._at_hand: dict[str, Embedder] = {}  # those that could not be loaded again
         self._saved: Embedder | None = None  # of the others, the last one used
         if given is not None and record is not None:
-            self.put(given, record)
+            with self.taking(given, record):
+                pass
 
     def of(self, schema: Schema) -> Embedder:
         """The embedder that makes vectors like those of a schema.
@@ -44,7 +47,7 @@ class Embedders:
                 )
             return self._unnamed
         fingerprint = record["fingerprint"]
-        known = self._unsaved.get(fingerprint) or self._saved
+        known = self._at_hand.get(fingerprint) or self._saved
         if known is None or known.spec.fingerprint != fingerprint:
             known = from_record(record, model_path(self._path, record))
             if known is None:
@@ -52,15 +55,20 @@ class Embedders:
             self._saved = known
         return known
 
-    def put(self, embedder: Embedder, record: dict[str, Any]) -> None:
-        """Takes the embedder that the store has been moved to."""
-        if record["saved"]:
-            self._saved = embedder
-        else:
-            self._unsaved[record["fingerprint"]] = embedder
+    @contextmanager
+    def taking(self, embedder: Embedder, record: dict[str, Any]) -> Iterator[None]:
+        """Has an embedder at hand from the moment on when the store goes over to it, which it does within."""
+        self._at_hand[record["fingerprint"]] = embedder
+        try:
+            yield
+            if record["saved"]:
+                self._saved = embedder
+        finally:
+            if record["saved"]:  # its place may be needed for another model, and it can be loaded again
+                self._at_hand.pop(record["fingerprint"], None)
 
     def _missing(self, record: dict[str, Any]) -> EmbedderRequiredError | EmbedderMismatchError:
-        names = ", ".join(repr(one.spec.name) for one in (*self._unsaved.values(), self._saved or self._unnamed) if one)
+        names = ", ".join(repr(one.spec.name) for one in (*self._at_hand.values(), self._saved or self._unnamed) if one)
         if not names:
             return EmbedderRequiredError(
                 f"this store's embedder {record['name']!r} could not be saved with it: open it with embedder=… (its "

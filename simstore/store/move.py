@@ -78,9 +78,7 @@ class Move:
         try:
             if to_record(self._embedder)["fingerprint"] == self._staging.fingerprint:
                 return
-            raise InvalidArgumentError(
-                f"the embedder {self._record['name']!r} has another fingerprint than when reembed() began"
-            )
+            raise InvalidArgumentError(f"the embedder {self._record['name']!r} has another fingerprint than at the beginning")
         except InvalidArgumentError:
             self._write(lambda txn, core: core.database.end_staging(txn))
             raise

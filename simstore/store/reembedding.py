@@ -72,9 +72,8 @@ class Reembedding(StoreBase):
             return self._given_up(record)
         content = model_bytes(embedder)  # refused before anything is embedded
         record = models.with_checksum(record, content)
-        done = Move(self._cores, embedder, record, content, inputs, int(batch_size or 64), progress).run()
-        self._embedders.put(embedder, record)
-        return done
+        with self._embedders.taking(embedder, record):
+            return Move(self._cores, embedder, record, content, inputs, int(batch_size or 64), progress).run()
 
     def _given_up(self, record: dict[str, Any]) -> Reembedded:
         """The store stays with the embedder that it has: what was staged for another is dropped.
