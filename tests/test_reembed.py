@@ -331,7 +331,7 @@ def test_a_search_that_is_overtaken_by_the_switch(full: Store, world: World, new
     assert_nearest(hits.keys, hits.distances, x @ WEIGHTS[new], expected, "l2", 3)
     old_query = np.ones((1, DIMS["a"]), np.float32)
     with pytest.raises(OutdatedError):
-        full._core.searcher.search(old_query, request_of(3, None, False, None, False, None), before.schema)
+        full._core.searcher.search(old_query, request_of(3, None, None, False, None, False, None), before.schema)
 
 
 @pytest.mark.parametrize("new", ["b", "c"])

@@ -10,6 +10,7 @@ from xxhash import xxh3_64_hexdigest
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
+from simstore.reports import Problem
 from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, SnapshotRecord, State, Transaction
 from simstore.storage.encoding import decode_key, encode_key, encode_label
 from simstore.storage.environment import structural_problems
@@ -18,7 +19,6 @@ from simstore.storage.records import created_seq_of, read_item, unsealed
 from simstore.store.bitmap import Bitmap
 from simstore.store.models import model_path
 from simstore.store.view import open_segment
-from simstore.types import Problem
 
 __all__ = ["check_store"]
 

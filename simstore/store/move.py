@@ -13,6 +13,7 @@ from simstore.embedders import Embedder, to_record
 from simstore.errors import CorruptStoreError, EmbedderMismatchError, InvalidArgumentError, InvalidVectorError
 from simstore.index import prepared
 from simstore.metrics import METRICS
+from simstore.reports import Reembedded
 from simstore.storage import Staging, Transaction
 from simstore.storage.records import read_item
 from simstore.store import arguments, models
@@ -20,7 +21,7 @@ from simstore.store.core import Core, Cores
 from simstore.store.reading import item_of
 from simstore.store.rewriting import append_rows, begin_epoch, bury_rows, copies
 from simstore.store.view import View
-from simstore.types import Item, Key, Progress, Reembedded
+from simstore.types import Item, Key, Progress
 
 __all__ = ["Move"]
 
@@ -65,13 +66,17 @@ class Move:
         while True:
             self._stage_missing()
             self._check_unchanged()
-            n_items = self._write(partial(self._switch, is_last=turn == _ROUNDS))
+            n_items = self._alone(partial(self._switch, is_last=turn == _ROUNDS))
             if n_items is not None:
                 return Reembedded(n_items, self._staging.dim, n_resumed)
             turn += 1
 
     def _write(self, work: Callable[[Transaction, Core], T]) -> T:
         return self._cores.run(lambda core: core.writer.write(lambda txn: work(txn, core)))
+
+    def _alone(self, work: Callable[[Transaction, Core], T]) -> T:
+        """As ``_write``, in a transaction that no other call shares: the work is long, and may call the caller's functions."""
+        return self._cores.run(lambda core: core.environment.write(lambda txn: work(txn, core)))
 
     def _check_unchanged(self) -> None:
         """Raises InvalidArgumentError if the embedder has become another one, as by training: what it made is dropped."""

@@ -5,12 +5,13 @@ from typing import Any
 
 from simstore.embedders import Embedder, model_bytes, to_record
 from simstore.errors import InvalidArgumentError
+from simstore.reports import Reembedded
 from simstore.storage import Transaction
 from simstore.store import arguments, models, opening
 from simstore.store.base import StoreBase
 from simstore.store.core import Core
 from simstore.store.move import Move
-from simstore.types import Item, Progress, Reembedded
+from simstore.types import Item, Progress
 
 __all__ = ["Reembedding"]
 
