@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from simstore.errors import (
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.types import Key, Label
 
-__all__ = ["Batch", "Keys", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
+__all__ = ["Batch", "Keys", "NewItems", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class NewItems(NamedTuple):
+    """Items and their vectors [n, dim], and the fingerprint of the embedder that made those; None if they were given."""
+
+    batch: Batch
+    vectors: NDArray[np.float32]
+    made_by: str | None
 
 
 def is_single(keys: Any) -> bool:

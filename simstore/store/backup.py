@@ -8,9 +8,10 @@ from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidArgumentError, SimstoreError, StoreExistsError, StoreNotFoundError
 from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRecord, Transaction, steps
-from simstore.storage.files import storage_error, temporary_name, write_file
+from simstore.storage.files import TEMPORARY, storage_error, temporary_name, write_file
 from simstore.store.core import Core
-from simstore.store.opening import EMBEDDERS, LOCK_FILE, MARKER, SEGMENTS
+from simstore.store.models import EMBEDDERS
+from simstore.store.opening import LOCK_FILE, MARKER, SEGMENTS
 from simstore.store.view import open_segment
 from simstore.types import Progress
 
@@ -56,7 +57,6 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
     with core.environment.reading() as txn:
         core.environment.refuse_moved(txn)
         segments = _mapped(core.database.segments(txn), files, path)
-    models = files.list_dir(path / EMBEDDERS)
     core.environment.copy_to(aside)
     steps.reached("backup.database")
     environment = Environment(aside)
@@ -76,7 +76,9 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
         environment.close()
     files.sync(aside / DATA_FILE)
     (aside / LOCK_FILE).unlink(missing_ok=True)
-    for name in models:
+    for name in files.list_dir(path / EMBEDDERS):  # what the copy names was there before it was made
+        if name.startswith(TEMPORARY):
+            continue
         with suppress(FileNotFoundError):
             _write(files, aside / EMBEDDERS / name, files.read(path / EMBEDDERS / name))
     _write(files, aside / MARKER, files.read(path / MARKER))

@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from simstore.embedders import Embedder, check_same, from_record, model_bytes, to_record
+from simstore.embedders import Embedder, check_same, model_bytes, to_record
 from simstore.errors import InvalidArgumentError
 from simstore.storage import DATA_FILE, Files, LocalFiles
-from simstore.store import opening
+from simstore.store import models, opening
 from simstore.store.core import Setting
 from simstore.store.indexing import add_index, paths_of
 from simstore.store.leases import release
@@ -121,17 +122,19 @@ def open_through(
     for_snapshot = snapshot is not None
     opened = opening.open_directory(directory, mode, settings, files, map_size=map_size, for_snapshot=for_snapshot)
     try:
-        known = opened.schema.embedder if snapshot is None else opening.embedder_then(opened, snapshot)
+        if snapshot is not None:
+            opened = replace(opened, schema=models.schema_then(opened, snapshot))
+            settings.check_against(opened.schema)
+        known = opened.schema.embedder
         if known is None and embedder is not None and record is not None:
-            opening.check_dim(opened.schema, record)
+            models.check_dim(opened.schema, record)
             if not readonly:
-                opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
-        elif known is not None and embedder is None:
-            embedder = from_record(known, opening.model_path(opened.path, known))
+                new_schema = models.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
+                opened = replace(opened, schema=new_schema)
         elif known is not None and embedder is not None:
             check_same(known, embedder)
-            if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
-                opening.save_embedder(opened, files, known, model_bytes(embedder))
+            if known["saved"] and not readonly and files.size(models.model_path(opened.path, known)) <= 0:
+                models.save_embedder(opened, files, known, model_bytes(embedder))
         new = set(paths) - {indexed.path for indexed in opened.schema.indexed}
         if new:
             opening.require_writable(opened.path, readonly, snapshot)
