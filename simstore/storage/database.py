@@ -53,6 +53,8 @@ class Database(VectorTable, History, SegmentTable, FieldTable):
         raw, known = self._schema
         if value != raw:
             known = Schema.of(value)
+            if not self.has_fields:  # opened to be read, before there was an index: items are looked at then
+                known = replace(known, indexed=())
             self._schema = value, known
         return known
 

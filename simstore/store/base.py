@@ -30,7 +30,8 @@ class StoreBase:
 
     @property
     def _core(self) -> Core:
-        return self._cores.current
+        core: Core = self._cores.current
+        return core
 
     def _run(self, work: Callable[[Core], T]) -> T:
         """work(core); again with the next core, if the database was replaced meanwhile."""
@@ -52,7 +53,8 @@ class StoreBase:
 
     def _check_writable(self) -> None:
         self._check_usable()
-        opening.require_writable(self._path, self._setting.readonly, self._setting.snapshot)
+        snapshot = self._setting.snapshot
+        opening.require_writable(self._path, self._setting.readonly, None if snapshot is None else snapshot.name)
 
     def _required_embedder(self) -> Embedder:
         if self._embedder is not None:

@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from simstore.errors import StoreClosedError
-from simstore.storage import Database, Environment, Files, MovedError
+from simstore.storage import Database, Environment, Files, MovedError, SnapshotRecord
 from simstore.store import opening
 from simstore.store.filters import Filters
-from simstore.store.leases import release
+from simstore.store.leases import leave, release
 from simstore.store.maintenance import Maintenance
 from simstore.store.searcher import Searcher, Threads
 from simstore.store.view import View, Views
@@ -30,7 +30,7 @@ class Setting:
     files: Files
     readonly: bool
     background: bool
-    snapshot: str | None
+    snapshot: SnapshotRecord | None
     map_size: int | None
 
 
@@ -56,6 +56,20 @@ class Core:
             return self.views.current(txn)
 
 
+class _Ended:
+    """What stands in a core's place after close(): another store may have the same database open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _closed(self._path)
+
+
+def _closed(path: Path) -> StoreClosedError:
+    return StoreClosedError(f"the store {path} was closed: open it again with simstore.open(path)")
+
+
 class Cores:
     """The core that serves now; a call that finds its database replaced goes on with the next one."""
 
@@ -65,7 +79,7 @@ class Cores:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._threads = Threads()
-        self.current = Core(setting, opened.environment, opened.database, self._threads)
+        self.current: Core | Any = Core(setting, opened.environment, opened.database, self._threads)
 
     def run(self, work: Callable[[Core], T]) -> T:
         """work(core), with the newest core."""
@@ -86,14 +100,15 @@ class Cores:
             setting = self.setting
             opened = opening.follow(
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
-                for_snapshot=setting.snapshot is not None,
+                for_snapshot=setting.snapshot is not None, instead_of=old.environment,
             )  # fmt: skip
             self.current = Core(self.setting, opened.environment, opened.database, self._threads)
+            leave(setting.path, old.environment, for_snapshot=setting.snapshot is not None)
 
     def refuse_closed(self) -> None:
         """Raises StoreClosedError after close()."""
         if self.is_closed:
-            raise StoreClosedError(f"the store {self.setting.path} was closed: open it again with simstore.open(path)")
+            raise _closed(self.setting.path)
 
     def close(self) -> None:
         """Ends threads and gives the database back; in a forked child there is nothing to end."""
@@ -101,7 +116,7 @@ class Cores:
             return
         with self._lock:
             self.is_closed = True
-        core = self.current
+            core, self.current = self.current, _Ended(self.setting.path)
         core.maintenance.stop()
         self._threads.close()
         core.views.forget()

@@ -27,7 +27,18 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size, steps
+from simstore.storage import (
+    DATA_FILE,
+    FORMAT_VERSION,
+    Database,
+    Environment,
+    Files,
+    MovedError,
+    Schema,
+    SnapshotRecord,
+    check_size,
+    steps,
+)
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
 from simstore.store.guard import guarded
 from simstore.store.leases import lease, release
@@ -232,17 +243,36 @@ def _check_version(path: Path, version: int) -> None:
         raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
-def _open(path: Path, files: Files, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
-    """Opens the database; one that has been replaced by a compact copy gives way to it first."""
+def _open(
+    path: Path,
+    files: Files,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment | None = None,
+) -> Opened:
+    """Opens the database; one that has been replaced by a compact copy gives way to it first.
+
+    Raises:
+        CorruptStoreError: That copy is not there.
+    """
+    last = None
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
-                return _open_guarded(path, readonly, map_size, for_snapshot)
+                return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
+            if moved.name == last:
+                raise CorruptStoreError(
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: restore the store from a backup"
+                ) from None
+            last = moved.name
             put_in_place(path, files, moved.name)
 
 
-def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def _open_guarded(
+    path: Path, readonly: bool, map_size: int | None, for_snapshot: bool, instead_of: Environment | None
+) -> Opened:
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
@@ -256,7 +286,7 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         except StorageError:
             return Environment(path, readonly=True, **extra)
 
-    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly)
+    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly, instead_of=instead_of)
     try:
         database = Database(environment, readonly=readonly)
         with environment.read() as txn:
@@ -269,12 +299,21 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         raise
 
 
-def follow(path: Path, files: Files, name: str, *, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def follow(
+    path: Path,
+    files: Files,
+    name: str,
+    *,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment,
+) -> Opened:
     """Opens the database that has taken the place of one that this process has open."""
     with _OPENING:
         try:
             put_in_place(path, files, name)
-            return _open(path, files, readonly, map_size, for_snapshot)
+            return _open(path, files, readonly, map_size, for_snapshot, instead_of)
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
@@ -361,8 +400,8 @@ def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content:
     return opened.environment.write(work)
 
 
-def embedder_then(opened: Opened, name: str) -> dict[str, Any] | None:
-    """The record of the embedder that the store had when a snapshot was taken.
+def snapshot_named(opened: Opened, name: str) -> SnapshotRecord:
+    """The snapshot that is to be opened.
 
     Raises:
         SnapshotNotFoundError: There is no snapshot of that name.
@@ -370,9 +409,9 @@ def embedder_then(opened: Opened, name: str) -> dict[str, Any] | None:
     with opened.environment.reading() as txn:
         snapshot = opened.database.snapshot_named(txn, name)
         if snapshot is None:
-            there = ", ".join(repr(other.name) for other in opened.database.snapshots(txn)) or "none"
+            there = ", ".join(repr(other) for other, _ in opened.database.snapshot_values(txn)) or "none"
             raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
-        return snapshot.embedder
+        return snapshot
 
 
 def check_dim(schema: Schema, record: dict[str, Any]) -> None:

@@ -12,13 +12,13 @@ from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State,
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.records import Record
 from simstore.storage.schema import Epoch
+from simstore.store.arguments import NOW
 from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at
 from simstore.types import Difference, Key, Restored
 
-__all__ = ["NOW", "difference", "drop", "restore", "take"]
+__all__ = ["difference", "drop", "restore", "take"]
 
-NOW = "now"
 _CHUNK = 4096  # rows that are copied at a time
 
 
