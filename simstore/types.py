@@ -269,7 +269,7 @@ class Plan:
         k, ef: As they were used.
         estimate: How many items the postings named before any was looked at; all, where no index serves.
         is_indexed: Whether the filter was answered from postings alone.
-        n_read: How many items had to be looked at, when the filter was first used.
+        n_read: How many items had to be looked at when the filter was first used; those written since are, too, once.
         count: How many items match.
         parts: The segments, then the tail.
         cost: With how many vectors the query was compared.
