@@ -54,6 +54,8 @@ class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
         raw, known = self._schema
         if value != raw:
             known = Schema.of(value)
+            if not self.has_fields:  # opened to be read, before there was an index: items are looked at then
+                known = replace(known, indexed=())
             self._schema = value, known
         return known
 

@@ -35,7 +35,7 @@ class Selection:
         rows: Which they are.
         count: How many.
         estimate: How many the postings named, dead rows included, before any item was looked at; None if there are none for it.
-        n_read: How many items had to be looked at.
+        n_read: How many items had to be looked at, beside those written since the filter was first used.
     """
 
     rows: Bitmap
@@ -126,8 +126,10 @@ class Filters:
         if before is not None and before.indexed == indexed and n_rows - before.n_rows <= _FEW_NEW:
             words = _resized(before.words, n_rows)
             fresh = view.alive.rows(before.n_rows, n_rows)
-            _set(words, _matching(txn, self._database, where, fresh))
-            return _Matches(view.state.seq, indexed, words, n_rows, before.estimate, before.n_read + len(fresh))
+            hits = _matching(txn, self._database, where, fresh)
+            _set(words, hits)
+            estimate = None if before.estimate is None else before.estimate + len(hits)
+            return _Matches(view.state.seq, indexed, words, n_rows, estimate, before.n_read)
         found: Candidates = candidates(txn, self._database, view.schema, n_rows, where)
         unsure = Bitmap(found.maybe & ~found.sure & _resized(view.alive.words, n_rows), 0, is_full=False).rows(0, n_rows)
         words = found.sure

@@ -24,7 +24,17 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size, steps
+from simstore.storage import (
+    DATA_FILE,
+    FORMAT_VERSION,
+    Database,
+    Environment,
+    Files,
+    MovedError,
+    Schema,
+    check_size,
+    steps,
+)
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
 from simstore.store import models
 from simstore.store.guard import guarded
@@ -232,17 +242,36 @@ def _check_version(path: Path, version: int) -> None:
         raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
-def _open(path: Path, files: Files, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
-    """Opens the database; one that has been replaced by a compact copy gives way to it first."""
+def _open(
+    path: Path,
+    files: Files,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment | None = None,
+) -> Opened:
+    """Opens the database; one that has been replaced by a compact copy gives way to it first.
+
+    Raises:
+        CorruptStoreError: That copy is not there.
+    """
+    last = None
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
-                return _open_guarded(path, readonly, map_size, for_snapshot)
+                return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
+            if moved.name == last:
+                raise CorruptStoreError(
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: restore the store from a backup"
+                ) from None
+            last = moved.name
             put_in_place(path, files, moved.name)
 
 
-def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def _open_guarded(
+    path: Path, readonly: bool, map_size: int | None, for_snapshot: bool, instead_of: Environment | None
+) -> Opened:
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
@@ -256,7 +285,7 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         except StorageError:
             return Environment(path, readonly=True, **extra)
 
-    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly)
+    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly, instead_of=instead_of)
     try:
         database = Database(environment, readonly=readonly)
         with environment.read() as txn:
@@ -269,12 +298,21 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         raise
 
 
-def follow(path: Path, files: Files, name: str, *, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def follow(
+    path: Path,
+    files: Files,
+    name: str,
+    *,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment,
+) -> Opened:
     """Opens the database that has taken the place of one that this process has open."""
     with _OPENING:
         try:
             put_in_place(path, files, name)
-            return _open(path, files, readonly, map_size, for_snapshot)
+            return _open(path, files, readonly, map_size, for_snapshot, instead_of)
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 

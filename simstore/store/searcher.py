@@ -132,7 +132,8 @@ class Searcher:
         """How a search for one prepared query [1, dim] is done, by doing it twice: what it finds damaged is left out then."""
         with self._environment.reading() as txn:
             self._answer(txn, self._sight(txn, request, schema), query, request)
-            return explained(self._sight(txn, request, schema), query, request)
+            sight = self._sight(txn, request, schema)
+            return explained(sight, query, request, everything=min(request.k or 0, sight.n) > _SORTED_K)
 
     def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
         """See Store.measure_recall."""
