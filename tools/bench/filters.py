@@ -31,6 +31,7 @@ _PEER_QUERIES = {50.0: 1_000, 10.0: 300, 1.0: 50, 0.1: 20}  # hnswlib takes up t
 _FAR_PEER_QUERIES = 10
 _REPEATS, _FAR_REPEATS, _FIRST_REPEATS = 5, 3, 7
 _SHIFT = 1e-6
+_USUAL_EF = 128
 
 
 def random_case(context: Context) -> Iterator[Row]:
@@ -43,6 +44,7 @@ def random_case(context: Context) -> Iterator[Row]:
             repeats = context.settings.repeats_or(_REPEATS)
             yield case.speed_row("  speed, to hnswlib's filter= at that recall", case.recall, repeats, at_least(speed))
             yield case.speed_row(f"  and where it need only reach {FILTERED_RECALL:.0%}", FILTERED_RECALL, repeats)
+            yield case.same_ef_row(f"  and both at ef {_USUAL_EF}", repeats)
             yield case.twin_row()
             yield case.first_use_row()
 
@@ -113,10 +115,17 @@ class _Case:
 
     def speed_row(self, case: str, recall: float, repeats: int, target: Target | None = None) -> Row:
         """One query's time of hnswlib, at the smallest ef that gives it a recall, to simstore's; both know the rows."""
-        index, is_allowed = self._context.hnsw, self._is_allowed
         with progress(f"the smallest ef of hnswlib for {self._what} at recall {recall:.3f}"):
             ef = smallest_ef(self._recall_of_hnsw, target=recall)
-        its_recall = self._recall_of_hnsw(ef)  # which sets the ef, too
+        return self._beside_hnsw(case, self._ef, ef, repeats, target)
+
+    def same_ef_row(self, case: str, repeats: int) -> Row:
+        """The same at the same ef, which is simstore's own where none is given."""
+        return self._beside_hnsw(case, _USUAL_EF, _USUAL_EF, repeats, None)
+
+    def _beside_hnsw(self, case: str, ours: int, theirs: int, repeats: int, target: Target | None) -> Row:
+        index, is_allowed, n = self._context.hnsw, self._is_allowed, len(self._peer_queries)
+        recalls = self._recall(ours, self._peer_queries), self._recall_of_hnsw(theirs)  # which sets the index's ef, too
 
         def ask_hnsw() -> None:
             for query in self._peer_queries:
@@ -125,11 +134,11 @@ class _Case:
 
         with progress(f"searches for {self._what}"):
             ratio = interleave(
-                ask_hnsw, partial(_search_each, self._store, self._queries, self._ef, self._where), repeats=repeats
-            ).each(len(self._peer_queries), len(self._queries))
+                ask_hnsw, partial(_search_each, self._store, self._queries, ours, self._where), repeats=repeats
+            ).each(n, len(self._queries))
         times = f"simstore {ratio.second_s * 1e6:.0f} µs, hnswlib {ratio.first_s * 1e6:,.0f} µs a query"
-        recalls = f"of {len(self._peer_queries):,} queries recall {self.recall:.4f} and {its_recall:.4f}"
-        return row_of(case, ratio, f"{times} at ef {self._ef} and {ef}; {recalls}", target)
+        both = "of {:,} queries recall {:.4f} and {:.4f}".format(n, *recalls)
+        return row_of(case, ratio, f"{times} at ef {ours} and {theirs}; {both}", target)
 
     def twin_row(self) -> Row:
         """The time where the field has no index, to that where it has one."""
