@@ -119,7 +119,7 @@ class Reading(StoreBase):
                 self._cores.refuse_closed()
                 with core.environment.reading() as txn:
                     if condition is not None:
-                        refuse_mismatch(condition, core.database.records(txn, rows.tolist()))
+                        refuse_mismatch(condition, rows.tolist(), core.database.records(txn, rows.tolist()))
                     chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
                 yield from chunk
 

@@ -119,8 +119,8 @@ class Searcher:
                 view = sight.view
                 rows, distances = self._answer(txn, sight, query, request)
                 records = self._recent.read(txn, rows)
-                if request.where is not None:
-                    refuse_mismatch(request.where, records)
+                if request.where is not None and sight.chosen is not None:
+                    refuse_mismatch(request.where, rows, records, sight.chosen.checked)
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
@@ -268,8 +268,8 @@ class Searcher:
         numbers = rows.tolist()
         vectors = self._vectors(txn, sight.view, numbers, request)
         records = self._recent.read(txn, numbers)
-        if request.where is not None:
-            refuse_mismatch(request.where, records)
+        if request.where is not None and sight.chosen is not None:
+            refuse_mismatch(request.where, numbers, records, sight.chosen.checked)
         return BatchHits(records, distances, rows, counts, request.k, unpack, vectors)
 
     def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:
