@@ -680,10 +680,11 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "backup": lambda s: s.backup(s.info().path + ".backup"),
     "refresh": lambda s: s.refresh(),
     "stats": lambda s: s.stats(),
+    "reembed": lambda s: s.reembed(FunctionEmbedder(np.zeros, name="new", dim=2), inputs=lambda item: item.key),
 }
 WRITES = (
     "add", "upsert", "update", "delete", "optimize", "create_index", "drop_index", "snapshot", "delete_snapshot", "restore",
-    "compact",
+    "compact", "reembed",
 )  # fmt: skip
 
 
