@@ -85,8 +85,8 @@ class VectorTable(Tables):
         """Raises CorruptStoreError if any of the vectors from first_row on is damaged; names the first."""
         if damaged.any():
             raise CorruptStoreError(
-                f"{self.damaged_vector(txn, first_row + int(np.argmax(damaged)))}: store.check() lists what else is; "
-                "delete that item or upsert it again, or restore the store from a backup"
+                f"{self.damaged_vector(txn, first_row + int(np.argmax(damaged)))}: check(deep=True) lists all damage; "
+                "repair(), delete that item or upsert it again, or restore the store from a backup"
             )
 
     def damaged_vector(self, txn: Transaction, row: int) -> str:

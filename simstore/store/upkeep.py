@@ -10,6 +10,7 @@ from simstore.store.base import StoreBase
 from simstore.store.checking import check_store
 from simstore.store.compaction import compact_database
 from simstore.store.core import Core
+from simstore.store.findings import Look
 from simstore.store.indexing import add_index, drop_index
 from simstore.types import Compacted, Problem, Progress
 from simstore.where.paths import path_of
@@ -108,11 +109,23 @@ class Upkeep(StoreBase):
         """Looks for what other processes have written. Every call does so by itself: this is never needed."""
         self._view()
 
-    def check(self) -> list[Problem]:
-        """Compares everything on disk with its checksums and with everything else; reads all of it.
+    def check(self, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+        """Looks for damage. Only ``deep=True`` can tell that a store is sound.
+
+        By default it looks at what is quickly read, however many vectors there are: LMDB's pages, the state, the log, the
+        tombstones, the snapshots' records, how many entries the tables have, the segments' records, sizes and headers, the
+        embedder's file. A damaged item or vector, or one in the middle of a segment, is not seen.
+
+        Args:
+            deep: Read everything, and compare it with its checksums and with everything else: all items and vectors, also
+                those that only snapshots see, all postings, all segments, the files in the directory.
+            progress: Called as progress(stage, done, total) now and then.
 
         Returns:
-            What is wrong; an empty list for a sound store.
+            What is wrong, at most a hundred problems of a kind and how many more there are; an empty list if nothing is.
         """
         self._check_usable()
-        return self._run(lambda core: check_store(core.environment, core.database, self._files, self._path))
+        return self._run(lambda core: check_store(self._look(core, progress), deep=deep))
+
+    def _look(self, core: Core, progress: Progress | None) -> Look:
+        return Look(core.environment, core.database, self._files, self._path, progress)
