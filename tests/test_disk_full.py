@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_child import OPTIONS, Model, applied, assert_finds, assert_holds, assert_tidy, call, writing
+from crash_model import OPTIONS, Model, applied, assert_finds, assert_holds, assert_tidy, call, writing
 
 import simstore
 from simstore import Store

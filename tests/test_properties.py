@@ -22,7 +22,7 @@ from simstore import Store
 from simstore.errors import InvalidDataError, InvalidKeyError
 from simstore.storage.encoding import decode_key, encode_key, encode_label, pack, packer, unpack
 from simstore.storage.records import item_body, item_value, read_item, split_records, vector_checksum, vector_records
-from simstore.store.bitmap import Alive
+from simstore.store.bitmap import Bitmap as Alive
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 WITH_STORE = settings(max_examples=30, deadline=None, derandomize=True, database=None)

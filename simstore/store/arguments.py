@@ -221,6 +221,17 @@ def check_positive(name: str, value: Any) -> None:
         raise InvalidArgumentError(f"{name} is a whole number of at least 1, not {value!r}")
 
 
+def check_recall(recall: Any, ef: Any) -> None:
+    """Raises InvalidArgumentError unless recall is None, or a share above 0 that stands in place of ef."""
+    if recall is None:
+        return
+    number = isinstance(recall, (int, float, np.integer, np.floating)) and not isinstance(recall, bool)
+    if not number or not 0 < recall <= 1:
+        raise InvalidArgumentError(f"recall is a share of the true neighbours, above 0 and at most 1, as 0.95; not {recall!r}")
+    if ef is not None:
+        raise InvalidArgumentError("give ef, or the recall for which the store chooses it: one of them, not both")
+
+
 def embedded(vectors: Any, n: int | None, dim: int | None) -> NDArray[np.float32]:
     """What an embedder returned, as float32 [n, dim].
 

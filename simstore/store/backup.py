@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidArgumentError, SimstoreError, StoreExistsError, StoreNotFoundError
-from simstore.storage import Database, Environment, Files, SegmentRecord, Transaction, steps
+from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRecord, Transaction, steps
 from simstore.storage.files import storage_error, temporary_name, write_file
 from simstore.store.core import Core
 from simstore.store.opening import EMBEDDERS, LOCK_FILE, MARKER, SEGMENTS
@@ -74,6 +74,7 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
         environment.write(lambda txn: _retire(txn, database, [record for record in records if record.file not in segments]))
     finally:
         environment.close()
+    files.sync(aside / DATA_FILE)
     (aside / LOCK_FILE).unlink(missing_ok=True)
     for name in models:
         with suppress(FileNotFoundError):

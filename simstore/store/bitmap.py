@@ -16,10 +16,10 @@ class Bitmap:
     """A bitmap over rows that never changes; burying rows makes another.
 
     Bits of rows that do not exist yet are set, so that adding rows changes nothing here; unless it is ``closed``, as that of a
-    snapshot, for which later rows are dead.
+    snapshot, for which later rows are dead: then rows beyond its words are, too.
 
     Attributes:
-        words: uint64, bit ``row & 63`` of word ``row >> 6``; it reaches beyond every row the store has.
+        words: uint64, bit ``row & 63`` of word ``row >> 6``; unless closed, it reaches beyond every row the store has.
         n_dead: How many rows have been buried.
         is_full: No bit is cleared.
     """
@@ -61,13 +61,16 @@ class Bitmap:
         return Bitmap(words, self.n_dead + len(dead), is_full=self.is_full and not len(dead))
 
     def __contains__(self, row: int) -> bool:
-        return bool(int(self.words[row >> 6]) >> (row & 63) & 1)
+        return row >> 6 < len(self.words) and bool(int(self.words[row >> 6]) >> (row & 63) & 1)
 
     def mask(self, first: int, stop: int) -> NDArray[np.bool_]:
         """Whether each of rows first … stop - 1 is alive."""
         words = self.words[first >> 6 : (stop + 63) >> 6]
-        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), bitorder="little")
-        return bits[first & 63 : (first & 63) + stop - first].view(bool)
+        n_bits = (first & 63) + stop - first
+        if not len(words):  # of nothing, unpackbits makes anything
+            return np.zeros(stop - first, bool)
+        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), count=n_bits, bitorder="little")
+        return bits[first & 63 :].view(bool)
 
     def rows(self, first: int, stop: int) -> NDArray[np.uint64]:
         """The rows of first … stop - 1 that are alive."""
@@ -75,6 +78,7 @@ class Bitmap:
 
     def count(self, first: int, stop: int) -> int:
         """How many of rows first … stop - 1 are alive."""
+        stop = min(stop, 64 * len(self.words))
         if first >= stop:
             return 0
         words = self.words[first >> 6 : (stop + 63) >> 6].copy()
@@ -85,5 +89,6 @@ class Bitmap:
 
     def of_rows(self, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether each of rows is alive."""
-        bits: NDArray[np.uint64] = self.words[rows >> np.uint64(6)] >> (rows & np.uint64(63)) & np.uint64(1)
-        return bits.astype(bool)
+        words = self.words.take(rows >> np.uint64(6), mode="clip")
+        bits: NDArray[np.uint64] = words >> (rows & np.uint64(63)) & np.uint64(1)
+        return bits.astype(bool) & (rows < np.uint64(64 * len(self.words)))

@@ -7,6 +7,7 @@ from functools import partial
 from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import CorruptStoreError, ForkedStoreError, SimstoreError, StoreClosedError
+from simstore.reports import Problem
 from simstore.storage import LogEntry, MovedError, SegmentRecord, SnapshotRecord, State, Transaction
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import unsealed
@@ -15,7 +16,6 @@ from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, 
 from simstore.store.leftovers import left_behind
 from simstore.store.opening import SEGMENTS, model_path
 from simstore.store.view import open_segment
-from simstore.types import Problem
 
 __all__ = ["check_store", "segment_problems"]
 

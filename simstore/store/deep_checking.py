@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
+from simstore.reports import Problem
 from simstore.storage import Database, SegmentRecord, SnapshotRecord, State, Transaction
 from simstore.storage.encoding import decode_key
 from simstore.storage.field_table import Postings
@@ -19,7 +20,6 @@ from simstore.store.opening import SEGMENTS
 from simstore.store.survey import POSTINGS, Survey, compared, damaged_vectors, entries_for, keys_leading_to, survey
 from simstore.store.view import open_segment
 from simstore.store.visibility import alive_at, kept_rows
-from simstore.types import Problem
 
 __all__ = ["check_foreign", "check_items", "check_snapshots", "check_vectors", "differences", "kept_now"]
 

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from simstore.errors import CorruptStoreError
+from simstore.reports import StoreInfo
 from simstore.storage import DATA_FILE, Database, Files, Transaction
 from simstore.storage.encoding import decode_key
 from simstore.store.filters import Selection
 from simstore.store.opening import SEGMENTS, directory_size
 from simstore.store.view import View
-from simstore.types import EmbedderSpec, Label, StoreInfo
+from simstore.types import EmbedderSpec, Label
 from simstore.where.paths import Path as FieldPath
 
 __all__ = ["described", "label_counts"]

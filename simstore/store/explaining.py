@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from simstore.index import Found, scan
 from simstore.metrics import METRICS
+from simstore.reports import Plan, PlanPart
 from simstore.store.request import Request
 from simstore.store.sight import Path, Sight, search_segment
 from simstore.store.view import Loose
-from simstore.types import Plan, PlanPart
 
 __all__ = ["explained"]
 
@@ -55,4 +55,4 @@ def explained(sight: Sight, query: NDArray[np.float32], request: Request) -> Pla
 def _scanned(sight: Sight, loose: Loose, query: NDArray[np.float32], found: Found) -> Path:
     scan(loose.vectors, loose.first, query, METRICS[sight.view.schema.metric], sight.words, found, loose.coarse)
     found.n_compared += sight.visible.count(loose.first, loose.first + len(loose.vectors))
-    return "exact"
+    return "tail"

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from simstore.reports import Problem
 from simstore.storage import Database, Environment, Files
-from simstore.types import Problem, Progress
+from simstore.types import Progress
 
 __all__ = ["BACKUP", "HARMLESS", "REBUILD", "REPAIR", "Finding", "Findings", "Look", "More", "listed"]
 

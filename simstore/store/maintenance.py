@@ -15,6 +15,7 @@ from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, SegmentRecord, Transaction, steps
 from simstore.storage.files import discard, publish_file, write_file
 from simstore.store.searcher import cpu_count
+from simstore.store.statistics import Statistics
 from simstore.store.view import View, Views, open_segment, read_prepared
 from simstore.types import Progress
 
@@ -153,9 +154,11 @@ class Maintenance:
         views: Views,
         files: Files,
         segments_dir: Path,
+        statistics: Statistics,
         *,
         background: bool,
     ) -> None:
+        self._statistics = statistics
         self._environment = environment
         self._database = database
         self._views = views
@@ -317,6 +320,7 @@ class Maintenance:
         if not named:
             discard(self._files, temporary)
             return
+        self._statistics.built(expected, is_merge=bool(job.replaces))
         steps.reached("publish.committed")
         for old in job.replaces:
             discard(self._files, self._directory / old.file)

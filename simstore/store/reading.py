@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidKeyError, KeyNotFoundError
+from simstore.reports import StoreInfo
 from simstore.storage import Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import read_item
@@ -14,7 +15,7 @@ from simstore.store.core import Core
 from simstore.store.describe import described, label_counts
 from simstore.store.filters import refuse_mismatch
 from simstore.store.view import View
-from simstore.types import Item, Key, Label, StoreInfo
+from simstore.types import Item, Key, Label
 from simstore.where import Where, where_of
 
 __all__ = ["Reading"]

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
+from simstore.reports import Difference, Restored
 from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label
 from simstore.storage.records import Record
 from simstore.storage.schema import Epoch
 from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at
-from simstore.types import Difference, Key, Restored
+from simstore.types import Key
 
 __all__ = ["NOW", "difference", "drop", "restore", "take"]
 

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +13,25 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
+from simstore.reports import Plan, RecallEstimate
 from simstore.storage import Database, EngineError, Environment, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.explaining import explained
 from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
 from simstore.store.request import Request
 from simstore.store.sight import Sight, search_segment
-from simstore.store.view import View, Views
-from simstore.types import BatchHits, Hits, Plan
+from simstore.store.statistics import Statistics
+from simstore.store.view import Loose, View, Views
+from simstore.types import BatchHits, Hits, Progress
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Searcher", "Threads", "cpu_count", "thread_count"]
 
+T = TypeVar("T")
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
 
@@ -87,18 +93,22 @@ class Searcher:
         views: Views,
         filters: Filters,
         threads: Threads,
+        statistics: Statistics,
         on_searched: Callable[[View], None] | None,
     ) -> None:
         self._environment = environment
         self._database = database
         self._views = views
         self._threads = threads
+        self._statistics = statistics
         self._on_searched = on_searched or _nothing
         self._filters = filters
+        self._recalls = Recalls()
         self._recent = RecentRecords(database)
 
     def search(self, query: NDArray[np.float32], request: Request) -> Hits:
         """The answer to one prepared query [1, dim]."""
+        began = perf_counter_ns()
         try:
             with self._environment.read() as txn:
                 sight = self._sight(txn, request)
@@ -110,6 +120,7 @@ class Searcher:
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
+        self._statistics.searched(1, perf_counter_ns() - began)
         self._on_searched(view)
         return hits
 
@@ -119,6 +130,30 @@ class Searcher:
             self._answer(txn, self._sight(txn, request), query, request)
             return explained(self._sight(txn, request), query, request)
 
+    def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
+        """See Store.measure_recall."""
+        k = request.k or 1
+        return self._with_graphs(lambda view, loose: measured(view, loose, k, request.ef, sample, seed, progress))
+
+    def with_ef(self, request: Request) -> Request:
+        """The request with the ef that reaches the recall it asks for; an exact one, if no ef does."""
+        recall, k = request.recall, request.k or 1
+        if recall is None:
+            return request
+        ef = self._with_graphs(lambda view, loose: self._recalls.ef_for(view, loose, k, recall))
+        return replace(request, recall=None, ef=ef or request.ef, exact=ef is None)
+
+    def _with_graphs(self, work: Callable[[View, list[Loose]], T]) -> T:
+        """work(view, loose) on sound segments, outside of any transaction: it may take seconds."""
+        while True:
+            with self._environment.reading() as txn:
+                view = self._views.current(txn)
+                loose = self._views.loose(txn, view)
+            try:
+                return work(view, loose)
+            except CorruptStoreError:
+                self._views.drop_damaged(view)
+
     def _sight(self, txn: Transaction, request: Request) -> Sight:
         view = self._views.current(txn)
         chosen = None if request.where is None else self._filters.selection(txn, view, request.where)
@@ -126,6 +161,7 @@ class Searcher:
 
     def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
         """The answers to prepared queries [n, dim], all of one state."""
+        began = perf_counter_ns()
         with self._environment.reading() as txn:
             sight = self._sight(txn, request)
 
@@ -142,6 +178,7 @@ class Searcher:
             if self._threads.is_closed:
                 raise StoreClosedError("the store was closed while it was searched: open it again") from None
             raise
+        self._statistics.searched(len(queries), perf_counter_ns() - began)
         self._on_searched(sight.view)
         return hits
 
@@ -185,11 +222,12 @@ class Searcher:
         found = Found(len(queries), k)
         for segment in sight.view.segments:
             try:
-                search_segment(sight, segment, queries, request, found)
+                self._statistics.took(search_segment(sight, segment, queries, request, found), len(queries))
             except CorruptStoreError:
                 return self._nearest(txn, self._without(txn, sight, segment), queries, k, request, metric)
         for first, vectors, coarse in sight.loose:
             scan(vectors, first, queries, metric, sight.words, found, coarse)
+            self._statistics.took("tail", len(queries))
         return found
 
     def _without(self, txn: Transaction, sight: Sight, segment: Segment) -> Sight:

@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from simstore.errors import InvalidArgumentError
+from simstore.reports import Difference, Restored, SnapshotInfo
 from simstore.storage import SnapshotRecord
 from simstore.store import remembering
 from simstore.store.base import StoreBase
 from simstore.store.core import Core
 from simstore.store.remembering import NOW
-from simstore.types import Difference, Restored, SnapshotInfo
 
 __all__ = ["Snapshots"]
 

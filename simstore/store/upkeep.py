@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from simstore.reports import Compacted, Problem, Stats
 from simstore.storage import DATA_FILE
 from simstore.store import opening
 from simstore.store.backup import backup_store
@@ -12,7 +13,7 @@ from simstore.store.compaction import compact_database
 from simstore.store.core import Core
 from simstore.store.findings import Look
 from simstore.store.indexing import add_index, drop_index
-from simstore.types import Compacted, Problem, Progress
+from simstore.types import Progress
 from simstore.where.paths import path_of
 
 __all__ = ["Upkeep"]
@@ -104,6 +105,11 @@ class Upkeep(StoreBase):
         """
         self._check_usable()
         return self._run(lambda core: backup_store(core, self._path, self._files, dest, progress))
+
+    def stats(self) -> Stats:
+        """What this Store object has done since it was opened: searches and their latencies, writes, folds, merges."""
+        self._check_usable()
+        return self._cores.stats()
 
     def refresh(self) -> None:
         """Looks for what other processes have written. Every call does so by itself: this is never needed."""

@@ -236,6 +236,14 @@ class Views:
                 self._view = sound
         return sound
 
+    def drop_damaged(self, view: View) -> None:
+        """Compares each segment with its checksums; the next view is without those that differ."""
+        for segment in view.segments:
+            try:
+                segment.verify()
+            except CorruptStoreError:
+                view = self.without(view, segment)
+
     def loose(self, txn: Transaction, view: View) -> list[Loose]:
         """The prepared vectors of the view's loose ranges; the transaction sees the view's state."""
         if not view.loose:
