@@ -44,7 +44,7 @@ def sealed(body: bytes, seed: int = 0) -> bytes:
     return xxh3_64_digest(body, seed) + body
 
 
-def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
+def unsealed(value: bytes, what: str, seed: int = 0, remedy: str = "") -> bytes:
     """The body of a sealed value.
 
     Raises:
@@ -52,7 +52,7 @@ def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
     """
     body = value[_CHECKSUM_BYTES:]
     if xxh3_64_digest(body, seed) != value[:_CHECKSUM_BYTES]:
-        raise CorruptStoreError(f"{what} {_DAMAGED}")
+        raise CorruptStoreError(f"{what} {remedy or _DAMAGED}")
     return body
 
 

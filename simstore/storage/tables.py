@@ -60,6 +60,11 @@ class Tables:
         handle = self._handle(table)
         return 0 if handle is None else int(txn.stat(handle)["entries"])
 
+    def entry(self, txn: Transaction, table: str, key: bytes) -> bytes | None:
+        """A value as it is stored, or None."""
+        value: bytes | None = txn.get(key, db=self._handle(table))
+        return value
+
     def put_entry(self, txn: Transaction, table: str, key: bytes, value: bytes) -> None:
         """Writes an entry as it is."""
         txn.put(key, value, db=self._handle(table))

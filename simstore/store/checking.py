@@ -8,16 +8,16 @@ from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import CorruptStoreError, ForkedStoreError, SimstoreError, StoreClosedError
 from simstore.reports import Problem
-from simstore.storage import LogEntry, MovedError, SegmentRecord, SnapshotRecord, State, Transaction
+from simstore.storage import Database, LogEntry, MovedError, SegmentRecord, SnapshotRecord, Transaction
 from simstore.storage.environment import structural_problems
 from simstore.storage.records import unsealed
 from simstore.store.deep_checking import check_foreign, check_items, check_snapshots, check_vectors, differences
-from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, Findings, Look
+from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, Findings, Look, listed
 from simstore.store.leftovers import left_behind
 from simstore.store.opening import SEGMENTS, model_path
 from simstore.store.view import open_segment
 
-__all__ = ["check_store", "segment_problems"]
+__all__ = ["check_store", "log_problems", "logged_burials", "segment_problems"]
 
 Part = Callable[[Look, Transaction], Iterator[Finding]]
 
@@ -30,8 +30,10 @@ def check_store(look: Look, *, deep: bool) -> list[Problem]:
         parts |= {"items": check_items, "vectors": check_vectors} if deep else {"tables": _check_counts}
         for name, part in parts.items():
             _run(part, name, look, findings)
+        told = {problem.what for problem in findings.problems}
         for _, problem in segment_problems(look, deep=deep):
-            findings.add(problem)
+            if problem.what not in told:  # else it is not the segment's
+                findings.add(problem)
         if deep:
             _run(check_snapshots, "snapshots", look, findings)
             _run(check_foreign, "files", look, findings)
@@ -92,7 +94,11 @@ def _check_state(look: Look, txn: Transaction) -> Iterator[Finding]:
 def _check_history(look: Look, txn: Transaction) -> Iterator[Finding]:
     database = look.database
     schema, state = database.schema(txn), database.state(txn)
-    purged = set(database.purged(txn).tolist())
+    try:
+        purged = set(database.purged(txn).tolist())
+    except CorruptStoreError as err:
+        yield Problem("purged", str(err), REPAIR)
+        return
     if purged and max(purged) >= state.next_row:
         yield Problem("purged", f"row {max(purged)}, which does not exist, is among the purged", REPAIR)
     dead = []
@@ -110,23 +116,34 @@ def _check_history(look: Look, txn: Transaction) -> Iterator[Finding]:
     n_gone = sum(row < schema.epoch_row for row in dead) + sum(row < schema.epoch_row for row in purged)
     if n_gone < min(schema.epoch_row, state.next_row):
         yield Problem("tombstones", f"of the rows before {schema.epoch_row}, which are all dead, some have none", REPAIR)
-    yield from _check_log(look, txn, state, purged.union(dead))
+    for what in log_problems(txn, database, state.log_seq):
+        yield Problem("log", what, HARMLESS)
+    lost = sorted(logged_burials(txn, database).keys() - purged.union(dead))
+    yield from listed("tombstones", lost, "row {} has none, though the log says that it was buried".format, REPAIR)
 
 
-def _check_log(look: Look, txn: Transaction, state: State, gone: set[int]) -> Iterator[Finding]:
+def log_problems(txn: Transaction, database: Database, log_seq: int) -> Iterator[str]:
+    """What is wrong with the chain of log entries."""
     before: int | None = None
-    for seq, value in look.database.log_values(txn):
+    for seq, value in database.log_values(txn):
         try:
-            entry = LogEntry.of(value, seq)
-            if before is not None and entry.previous != before:
-                yield Problem("log", f"log entry {entry.previous}, between {before} and {seq}, is missing", HARMLESS)
-            if lost := set(entry.dead_rows) - gone:
-                yield Problem("tombstones", f"row {min(lost)} has none, and was buried by transaction {seq}", REPAIR)
+            previous = LogEntry.of(value, seq).previous
+            if before is not None and previous != before:
+                yield f"log entry {previous}, between {before} and {seq}, is missing"
         except CorruptStoreError as err:
-            yield Problem("log", str(err), HARMLESS)
+            yield str(err)
         before = seq
-    if (before or 0) != state.log_seq:
-        yield Problem("log", f"log entry {state.log_seq}, the newest, is missing", HARMLESS)
+    if (before or 0) != log_seq:
+        yield f"log entry {log_seq}, the newest, is missing"
+
+
+def logged_burials(txn: Transaction, database: Database) -> dict[int, int]:
+    """The rows that sound log entries name, with the seq that buried them."""
+    logged: dict[int, int] = {}
+    for seq, value in database.log_values(txn):
+        with suppress(CorruptStoreError):
+            logged.update(dict.fromkeys(LogEntry.of(value, seq).dead_rows, seq))
+    return logged
 
 
 def _check_snapshots(look: Look, txn: Transaction) -> Iterator[Finding]:
@@ -176,8 +193,11 @@ def _check_embedders(look: Look, txn: Transaction) -> Iterator[Finding]:
 def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]:
     """What is wrong with segments, each with its first row; one that is replaced meanwhile is none of these."""
     values: list[tuple[int, bytes]] = []
+    n_rows = 0
 
     def read(look: Look, txn: Transaction) -> Iterator[Finding]:
+        nonlocal n_rows
+        n_rows = look.database.state(txn).next_row
         values[:] = look.database.segment_values(txn)
         yield from ()
 
@@ -187,7 +207,10 @@ def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]
     last = -1
     for i, (first_row, value) in enumerate(values):
         look.tell("segments", i, len(values))
-        findings, part = Findings(), partial(_check_segment, first_row=first_row, value=value, after=last, deep=deep)
+        findings, part = (
+            Findings(),
+            partial(_check_segment, first_row=first_row, value=value, rows=range(last + 1, n_rows), deep=deep),
+        )
         _run(part, f"segment {first_row}-", look, findings)
         if findings.problems and _is_named(look, first_row, value):
             yield from ((first_row, problem) for problem in findings.problems)
@@ -208,12 +231,12 @@ def _is_named(look: Look, first_row: int, value: bytes) -> bool:
         return (first_row, value) in look.database.segment_values(txn)
 
 
-def _check_segment(look: Look, txn: Transaction, *, first_row: int, value: bytes, after: int, deep: bool) -> Iterator[Finding]:
+def _check_segment(look: Look, txn: Transaction, *, first_row: int, value: bytes, rows: range, deep: bool) -> Iterator[Finding]:
     where = f"segment {first_row}-"
     try:
         record = SegmentRecord.of(value, first_row)
         where = f"segment {record.first_row}-{record.last_row}"
-        if not after < record.first_row <= record.last_row < look.database.state(txn).next_row:
+        if not rows.start <= record.first_row <= record.last_row < rows.stop:
             yield Problem(where, "its rows overlap another segment's, or do not exist", REBUILD)
         elif deep:
             yield from (Problem(where, what, REBUILD) for what in differences(look, txn, record))

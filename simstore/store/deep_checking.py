@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simstore.errors import CorruptStoreError
 from simstore.index import prepared
@@ -56,7 +55,7 @@ def check_items(look: Look, txn: Transaction) -> Iterator[Finding]:
     yield from _damaged_items(txn, database, found, kept_now(txn, database, state))
     if found.next_number > state.next_number and state.next_number < (1 << 64) - 1:
         yield Problem("state", f"the next number is {state.next_number}, which an item has already", REPAIR)
-    twice = np.flatnonzero(alive_now(txn, database, state).mask(0, n_rows) & older_rows(found, txn, database, state))
+    twice = np.flatnonzero(alive_now(txn, database, state).mask(0, n_rows) & found.superseded())
     yield from listed("tombstones", twice.tolist(), "row {} has none, though its key has a newer row".format, REPAIR)
     for which in POSTINGS:
         yield from _check_postings(txn, database, which, found)
@@ -73,16 +72,6 @@ def _damaged_items(txn: Transaction, database: Database, found: Survey, kept: Bi
             return f"the item of an unknown key, in row {row}, is damaged (its checksum does not match)"
 
     yield from listed("items", rows.tolist(), describe, REPAIR)
-
-
-def older_rows(found: Survey, txn: Transaction, database: Database, state: State) -> NDArray[np.bool_]:
-    """bool [n_rows]: those whose key has a newer live row."""
-    alive = alive_now(txn, database, state).mask(0, state.next_row) & found.sound
-    rows = np.flatnonzero(alive)[::-1]
-    _, newest = np.unique(found.expected["keys"][rows], return_index=True)
-    older = alive.copy()
-    older[rows[newest]] = False
-    return older
 
 
 def _check_postings(txn: Transaction, database: Database, which: Postings, found: Survey) -> Iterator[Finding]:

@@ -51,6 +51,15 @@ class Survey:
         """bool [n_rows], whether there is an item that can be read."""
         return self.there & ~self.damaged
 
+    def superseded(self) -> NDArray[np.bool_]:
+        """bool [n_rows], whether a row's key has a newer row: then it is dead."""
+        rows = np.flatnonzero(self.sound)
+        order = np.argsort(self.expected["keys"][rows], kind="stable")
+        hashes, rows = self.expected["keys"][rows][order], rows[order]
+        older = np.zeros(len(self.there), bool)
+        older[rows[:-1][hashes[:-1] == hashes[1:]]] = True
+        return older
+
     def enter(self, row: int, value: bytes) -> None:
         """Notes the item of a row."""
         if row >= len(self.there):
@@ -133,9 +142,8 @@ def compared(txn: Transaction, database: Database, which: Postings, found: Surve
         sums[inside] += np.uint64(xxh3_64_intdigest(entry))
         counts[inside] += np.uint32(1)
     wrong = sums != found.expected[which]
-    unknown = found.damaged.copy()
-    unknown[list(found.odd)] = True
-    wrong[unknown] = counts[unknown] != 1 if which == "keys" else False
+    wrong[found.damaged] = counts[found.damaged] != 1 if which == "keys" else False
+    wrong[list(found.odd)] = False
     wrong[~found.there] = counts[~found.there] > 0
     return Comparison(wrong, foreign)
 
