@@ -182,7 +182,7 @@ class Mixed:
         chance = rnd.random()
         if chance < 0.04:
             self.store.optimize()
-        elif chance < 0.08:
+        elif chance < 0.16:
             self.log.call(self.store, {"kind": "compact"}, who)
         time.sleep(0.001)
 
