@@ -226,7 +226,7 @@ KEYS: list[Case] = [
     ("get_many None", lambda s: s.get_many(None), InvalidArgumentError, ValueError, "not NoneType"),
     ("get_many bytes", lambda s: s.get_many(["a", b"a"]), InvalidKeyError, ValueError, r"keys\[1\]: .*not bytes"),
     ("delete missing", lambda s: s.delete(["a", "zz"]), KeyNotFoundError, KeyError, r"keys\[1\]: 'zz' is not in the store"),
-    ("delete None", lambda s: s.delete(None), InvalidArgumentError, ValueError, "not NoneType"),
+    ("delete None", lambda s: s.delete(None), InvalidArgumentError, ValueError, "delete takes keys, or where="),
     ("delete float", lambda s: s.delete([1.0], missing="ignore"), InvalidKeyError, ValueError, "not float"),
     ("missing=", lambda s: s.delete("a", missing="drop"), InvalidArgumentError, ValueError, "'raise' or 'ignore', not 'drop'"),
     ("update missing", lambda s: s.update(["a", "zz"], data=[1, 2]), KeyNotFoundError, KeyError, r"keys\[1\]: 'zz' is not in"),
@@ -666,8 +666,25 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "search_many": lambda s: s.search_many(VV),
     "optimize": lambda s: s.optimize(),
     "check": lambda s: s.check(),
+    "count": lambda s: s.count({"$label": "l"}),
+    "explain": lambda s: s.explain(V),
+    "measure_recall": lambda s: s.measure_recall(),
+    "create_index": lambda s: s.create_index("x"),
+    "drop_index": lambda s: s.drop_index("x"),
+    "snapshot": lambda s: s.snapshot("one"),
+    "snapshots": lambda s: s.snapshots(),
+    "delete_snapshot": lambda s: s.delete_snapshot("one"),
+    "restore": lambda s: s.restore("one"),
+    "diff": lambda s: s.diff("now"),
+    "compact": lambda s: s.compact(),
+    "backup": lambda s: s.backup(s.info().path + ".backup"),
+    "refresh": lambda s: s.refresh(),
+    "stats": lambda s: s.stats(),
 }
-WRITES = ("add", "upsert", "update", "delete", "optimize")
+WRITES = (
+    "add", "upsert", "update", "delete", "optimize", "create_index", "drop_index", "snapshot", "delete_snapshot", "restore",
+    "compact",
+)  # fmt: skip
 
 
 def test_no_method_is_forgotten_here() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from simstore.errors import StoreClosedError
+from simstore.reports import Stats
 from simstore.storage import Database, Environment, Files, MovedError
 from simstore.store import opening
 from simstore.store.filters import Filters
@@ -69,6 +70,7 @@ class Cores:
         self._lock = threading.Lock()
         self._threads = Threads()
         self.statistics = Statistics()
+        self._past = 0, 0  # works and commits of earlier cores
         self.current = Core(setting, opened.environment, opened.database, self._threads, self.statistics)
 
     def run(self, work: Callable[[Core], T]) -> T:
@@ -88,11 +90,18 @@ class Cores:
                 return
             old.maintenance.stop()
             setting = self.setting
+            commits = old.writer.commits
+            self._past = self._past[0] + commits.n_writes, self._past[1] + commits.n_commits
             opened = opening.follow(
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
                 for_snapshot=setting.snapshot is not None,
             )  # fmt: skip
             self.current = Core(self.setting, opened.environment, opened.database, self._threads, self.statistics)
+
+    def stats(self) -> Stats:
+        """What all cores have done."""
+        commits = self.current.writer.commits
+        return self.statistics.now(self._past[0] + commits.n_writes, self._past[1] + commits.n_commits)
 
     def refuse_closed(self) -> None:
         """Raises StoreClosedError after close()."""

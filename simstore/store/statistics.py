@@ -14,8 +14,6 @@ class Statistics:
     def __init__(self) -> None:
         self.n_searches = 0
         self.n_queries = 0
-        self.n_writes = 0
-        self.n_commits = 0
         self.n_items_written = 0
         self.n_items_buried = 0
         self.n_folds = 0
@@ -35,6 +33,12 @@ class Statistics:
         """So many queries went through a segment, or the tail, by a path."""
         self._paths[path] += n_queries
 
+    def wrote(self, n_written: int, n_buried: int, n_bytes: int) -> None:
+        """A call wrote and buried so many rows."""
+        self.n_items_written += n_written
+        self.n_items_buried += n_buried
+        self.item_bytes += n_bytes
+
     def built(self, size_bytes: int, *, is_merge: bool) -> None:
         """A segment of that size was published."""
         if is_merge:
@@ -43,7 +47,7 @@ class Statistics:
             self.n_folds += 1
         self.segment_bytes += size_bytes
 
-    def now(self) -> Stats:
+    def now(self, n_writes: int, n_commits: int) -> Stats:
         """The counters as they stand."""
         latencies = [
             Latency(1e-6 * (1 << i) if i < _BUCKETS - 1 else float("inf"), count) for i, count in enumerate(self._latencies)
@@ -53,8 +57,8 @@ class Statistics:
             queries=self.n_queries,
             paths={str(path): n for path, n in self._paths.items()},
             latencies=tuple(latencies),
-            writes=self.n_writes,
-            commits=self.n_commits,
+            writes=n_writes,
+            commits=n_commits,
             items_written=self.n_items_written,
             items_buried=self.n_items_buried,
             folds=self.n_folds,

@@ -108,7 +108,7 @@ class Upkeep(StoreBase):
     def stats(self) -> Stats:
         """What this Store object has done since it was opened: searches and their latencies, writes, folds, merges."""
         self._check_usable()
-        return self._cores.statistics.now()
+        return self._cores.stats()
 
     def refresh(self) -> None:
         """Looks for what other processes have written. Every call does so by itself: this is never needed."""
