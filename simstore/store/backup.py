@@ -10,7 +10,8 @@ from simstore.errors import CorruptStoreError, InvalidArgumentError, SimstoreErr
 from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRecord, Transaction, steps
 from simstore.storage.files import storage_error, temporary_name, write_file
 from simstore.store.core import Core
-from simstore.store.opening import EMBEDDERS, LOCK_FILE, MARKER, SEGMENTS
+from simstore.store.guard import LOCK_FILE, MARKER
+from simstore.store.opening import EMBEDDERS, SEGMENTS
 from simstore.store.view import open_segment
 from simstore.types import Progress
 

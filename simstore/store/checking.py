@@ -39,6 +39,7 @@ def check_store(environment: Environment, database: Database, files: Files, dire
     for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments, _check_embedder):
         try:
             with environment.reading() as txn:
+                environment.refuse_moved(txn)  # compact() removes files that the old database names
                 problems.extend(part(txn, database, files, directory))
         except SimstoreError as err:
             problems.append(Problem(part.__name__.removeprefix("_check_"), str(err), _RESTORE))

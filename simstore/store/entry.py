@@ -9,12 +9,13 @@ import numpy as np
 
 from simstore.embedders import Embedder, check_same, from_record, model_bytes, to_record
 from simstore.errors import InvalidArgumentError
-from simstore.storage import DATA_FILE, Files, LocalFiles
+from simstore.storage import DATA_FILE, Files, LocalFiles, MovedError
 from simstore.store import opening
 from simstore.store.core import Setting
 from simstore.store.indexing import add_index, paths_of
 from simstore.store.leases import release
 from simstore.store.store import Store
+from simstore.where.paths import Path as FieldPath
 
 __all__ = ["open", "open_through"]
 
@@ -119,28 +120,34 @@ def open_through(
     )
     content = model_bytes(embedder) if creates and embedder is not None else None  # refused before anything is made
     for_snapshot = snapshot is not None
-    opened = opening.open_directory(directory, mode, settings, files, map_size=map_size, for_snapshot=for_snapshot)
-    try:
-        known = opened.schema.embedder if snapshot is None else opening.embedder_then(opened, snapshot)
-        if known is None and embedder is not None and record is not None:
-            opening.check_dim(opened.schema, record)
-            if not readonly:
-                opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
-        elif known is not None and embedder is None:
-            embedder = from_record(known, opening.model_path(opened.path, known))
-        elif known is not None and embedder is not None:
-            check_same(known, embedder)
-            if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
-                opening.save_embedder(opened, files, known, model_bytes(embedder))
-        new = set(paths) - {indexed.path for indexed in opened.schema.indexed}
-        if new:
-            opening.require_writable(opened.path, readonly, snapshot)
-            database = opened.database
-            opened.environment.write(lambda txn: add_index(txn, database, paths, None, missing_only=True))
-        return Store(Setting(opened.path, files, readonly, background, snapshot, map_size), opened, embedder)
-    except BaseException:
-        release(opened.path, opened.environment, for_snapshot=for_snapshot)
-        raise
+    while True:
+        opened = opening.open_directory(directory, mode, settings, files, map_size=map_size, for_snapshot=for_snapshot)
+        try:
+            known = opened.schema.embedder if snapshot is None else opening.embedder_then(opened, snapshot)
+            if known is None and embedder is not None and record is not None:
+                opening.check_dim(opened.schema, record)
+                if not readonly:
+                    opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
+            elif known is not None and embedder is None:
+                embedder = from_record(known, opening.model_path(opened.path, known))
+            elif known is not None and embedder is not None:
+                check_same(known, embedder)
+                if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
+                    opening.save_embedder(opened, files, known, model_bytes(embedder))
+            if set(paths) - {indexed.path for indexed in opened.schema.indexed}:
+                opening.require_writable(opened.path, readonly, snapshot)
+                _index(opened, paths)
+            return Store(Setting(opened.path, files, readonly, background, snapshot, map_size), opened, embedder)
+        except MovedError:  # compacted by another process just now
+            release(opened.path, opened.environment, for_snapshot=for_snapshot)
+            mode = "a" if mode == "w" else mode
+        except BaseException:
+            release(opened.path, opened.environment, for_snapshot=for_snapshot)
+            raise
+
+
+def _index(opened: opening.Opened, paths: tuple[FieldPath, ...]) -> None:
+    opened.environment.write(lambda txn: add_index(txn, opened.database, paths, None, missing_only=True))
 
 
 def _whole(n: Any) -> Any:

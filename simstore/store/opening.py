@@ -27,15 +27,13 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size, steps
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
-from simstore.store.guard import guarded
-from simstore.store.leases import lease, release
+from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
+from simstore.store.leases import hand_over, lease, release
 
 __all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
-MARKER = "store.json"
-LOCK_FILE = "lock.mdb"
 SEGMENTS, EMBEDDERS, QUARANTINE = "segments", "embedder", "quarantine"
 COMPACTED = "compacted-"
 _MAGIC = "simstore"
@@ -125,10 +123,9 @@ def _open_directory(
 ) -> Opened:
     try:
         _look(path, mode)
-        if mode != "r":
+        if mode != "r" and not (path / DATA_FILE).exists() and not (path / MARKER).exists():
             _clean(path)
-            if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
-                _create(path, settings, files)
+            _create(path, settings, files)
         check_marker(path, files)
         opened = _open(path, files, mode == "r", map_size, for_snapshot)
     except OSError as err:
@@ -166,7 +163,7 @@ def _look(path: Path, mode: str) -> None:
 
 
 def _clean(path: Path) -> None:
-    """Removes what a process that died while creating left behind."""
+    """Removes what a process that died while creating or compacting left behind; this one does neither now."""
     for name in os.listdir(path) if path.is_dir() else []:
         if name.startswith(TEMPORARY) and is_abandoned(name):
             target = path / name
@@ -182,7 +179,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     aside = path / temporary_name()
     try:
         files.make_dir(aside)
-        _need_space(aside)
+        need_space(aside)
         environment = Environment(aside, create=True)
         try:
             database = Database(environment, create=True)
@@ -232,21 +229,37 @@ def _check_version(path: Path, version: int) -> None:
         raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
-def _open(path: Path, files: Files, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def _open(
+    path: Path,
+    files: Files,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment | None = None,
+) -> Opened:
     """Opens the database; one that has been replaced by a compact copy gives way to it first."""
+    names: list[str] = []
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
-                return _open_guarded(path, readonly, map_size, for_snapshot)
+                return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
+            if moved.name in names:
+                raise CorruptStoreError(
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
+                    "store from a backup"
+                ) from None
+            names.append(moved.name)
             put_in_place(path, files, moved.name)
 
 
-def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def _open_guarded(
+    path: Path, readonly: bool, map_size: int | None, for_snapshot: bool, instead_of: Environment | None
+) -> Opened:
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
-        _need_space(path)
+        need_space(path)
 
     def open_new() -> Environment:
         if not for_snapshot:
@@ -256,7 +269,7 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         except StorageError:
             return Environment(path, readonly=True, **extra)
 
-    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly)
+    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly, instead_of=instead_of)
     try:
         database = Database(environment, readonly=readonly)
         with environment.read() as txn:
@@ -269,32 +282,22 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         raise
 
 
-def follow(path: Path, files: Files, name: str, *, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def follow(
+    path: Path, files: Files, name: str, old: Environment, *, readonly: bool, map_size: int | None, for_snapshot: bool
+) -> Opened:
     """Opens the database that has taken the place of one that this process has open."""
     with _OPENING:
         try:
             put_in_place(path, files, name)
-            return _open(path, files, readonly, map_size, for_snapshot)
+            opened = _open(path, files, readonly, map_size, for_snapshot, old)
+            if not for_snapshot:
+                hand_over(path, old, opened.environment)
+            return opened
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
 
-def put_in_place(path: Path, files: Files, name: str) -> None:
-    """Gives the compact copy of that name the name of the database, unless that has been done.
-
-    The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
-    """
-    with guarded(path / MARKER, exclusive=True):
-        if files.size(path / name) < 0:
-            return
-        files.remove(path / LOCK_FILE)
-        steps.reached("compact.unlocked")
-        files.rename(path / name, path / DATA_FILE)
-        steps.reached("compact.renamed")
-        files.sync_dir(path)
-
-
-def _need_space(path: Path) -> None:
+def need_space(path: Path) -> None:
     """LMDB fills lock.mdb through a map: without space for it the process would die."""
     if hasattr(os, "statvfs"):
         stat = os.statvfs(path)
@@ -305,6 +308,7 @@ def _need_space(path: Path) -> None:
 def _complete(opened: Opened, files: Files) -> None:
     """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
     path = opened.path
+    _clean(path)
     files.make_dir(path / SEGMENTS)
     if not (path / MARKER).exists():
         marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
