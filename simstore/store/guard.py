@@ -68,7 +68,7 @@ def put_in_place(path: Path, files: Files, name: str) -> None:
 
 
 def _put_in_place(path: Path, files: Files, name: str) -> None:
-    """The old lock.mdb goes first: it counts the readers of the old database, and whoever still reads that one keeps it open."""
+    """The old lock.mdb goes first: it counts the readers of the old database; whoever still reads that one keeps it open."""
     lock = path / LOCK_FILE
     mode = lock.stat().st_mode if files.size(lock) >= 0 else None
     files.remove(lock)
