@@ -11,6 +11,7 @@ from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
 from simstore.store.embedders import Embedders
+from simstore.store.leftovers import remove_left_behind
 from simstore.store.view import View
 from simstore.types import Progress
 
@@ -41,6 +42,10 @@ class StoreBase:
     def _written(self, work: Callable[[Transaction, Core], T]) -> T:
         """work(transaction, core), committed when it returns."""
         return self._run(lambda core: core.writer.write(lambda txn: work(txn, core)))
+
+    def _remove_left_behind(self) -> None:
+        """Removes models that neither the store nor a snapshot needs any more."""
+        self._run(lambda core: remove_left_behind(core.environment, core.database, self._path, self._files))
 
     def _view(self) -> View:
         return self._run(Core.view)

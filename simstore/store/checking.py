@@ -87,8 +87,8 @@ def _pages_are_sound(look: Look, findings: Findings) -> bool:
 
 def _check_state(look: Look, txn: Transaction) -> Iterator[Finding]:
     schema, state = look.database.schema(txn), look.database.state(txn)
-    if state.next_row and schema.dim is None:
-        yield Problem("state", f"{state.next_row} rows, where the schema knows no width", BACKUP)
+    if state.next_row > schema.epoch_row and schema.dim is None:
+        yield Problem("state", f"{state.next_row - schema.epoch_row} rows, where the schema knows no width", BACKUP)
 
 
 # -- what died ---------------------------------------------------------------------------------------------------------
