@@ -57,6 +57,8 @@ def _check_models(txn: Transaction, database: Database, files: Files, directory:
     for record in saved.values():
         path = model_path(directory, record)
         remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+        if record["fingerprint"] != database.schema(txn).fingerprint:
+            remedy = "bring the file back from a backup, or delete the snapshots that need it"
         try:
             if xxh3_64_hexdigest(files.read(path)) != record["model_xxh3"]:
                 yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
