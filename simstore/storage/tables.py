@@ -20,6 +20,7 @@ class Tables:
     """
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
+        self._environment = environment
         table = environment.table
         self._vectors = table("vectors", create=create)
         self._items = table("items", create=create)
@@ -28,20 +29,29 @@ class Tables:
         self._tombstones = table("tombstones", create=create)
         self._log = table("log", create=create)
         self._segments = table("segments", create=create)
-        self._fields = self._later(environment, "fields", create, readonly, duplicates=True)
-        self._snapshots = self._later(environment, "snapshots", create, readonly)
-        self._purged = self._later(environment, "purged", create, readonly)
-        self._staged = self._later(environment, "staged", create, readonly)
+        self._fields = self._later("fields", create, readonly, duplicates=True)
+        self._snapshots = self._later("snapshots", create, readonly)
+        self._purged = self._later("purged", create, readonly)
+        self._staged = self._later("staged", create, readonly)
 
-    @staticmethod
-    def _later(environment: Environment, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
+    def _later(self, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
         if not create:
             try:
-                return environment.table(name, duplicates=duplicates)
+                return self._environment.table(name, duplicates=duplicates)
             except CorruptStoreError:
                 if readonly:
                     return None
-        return environment.table(name, create=True, duplicates=duplicates)
+        return self._environment.table(name, create=True, duplicates=duplicates)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether there is a table of the fields' terms."""
+        return self._fields is not None
+
+    def look_for_snapshots(self) -> None:
+        """Opens the table of snapshots if a writer has made it since; not within a transaction, which would not know it."""
+        if self._snapshots is None:
+            self._snapshots = self._later("snapshots", create=False, readonly=True)
 
     def raw(self, txn: Transaction, table: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a table, as they are stored, by key."""
@@ -54,6 +64,28 @@ class Tables:
         """Appends entries that come after all those in a table."""
         with txn.cursor(db=self._handle(table)) as cursor:
             cursor.putmulti(entries, append=True)
+
+    def n_entries(self, txn: Transaction, table: str) -> int:
+        """How many entries a table has; each value of a key counts."""
+        handle = self._handle(table)
+        return 0 if handle is None else int(txn.stat(handle)["entries"])
+
+    def entry(self, txn: Transaction, table: str, key: bytes) -> bytes | None:
+        """A value as it is stored, or None."""
+        value: bytes | None = txn.get(key, db=self._handle(table))
+        return value
+
+    def put_entry(self, txn: Transaction, table: str, key: bytes, value: bytes) -> None:
+        """Writes an entry as it is."""
+        txn.put(key, value, db=self._handle(table))
+
+    def drop_entry(self, txn: Transaction, table: str, key: bytes, value: bytes = b"") -> None:
+        """Removes an entry; where a key has many values, the given one."""
+        txn.delete(key, value, db=self._handle(table))
+
+    def clear(self, txn: Transaction, table: str) -> None:
+        """Removes all entries of a table."""
+        txn.drop(self._handle(table), delete=False)
 
     def _handle(self, table: str) -> Table | None:
         handle: Table | None = getattr(self, f"_{table}")
@@ -75,5 +107,5 @@ class Tables:
         """The stored value of a row's item."""
         value: bytes | None = txn.get(row_key(row), db=self._items)
         if value is None:
-            raise CorruptStoreError(f"the item in row {row} is missing: store.check() lists what else is")
+            raise CorruptStoreError(f"the item in row {row} is missing: check(deep=True) lists all damage, repair() mends it")
         return value

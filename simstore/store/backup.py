@@ -9,6 +9,7 @@ from typing import Any
 from simstore.errors import CorruptStoreError, InvalidArgumentError, SimstoreError, StoreExistsError, StoreNotFoundError
 from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRecord, Transaction, steps
 from simstore.storage.files import TEMPORARY, storage_error, temporary_name, write_file
+from simstore.store import arguments
 from simstore.store.core import Core
 from simstore.store.models import EMBEDDERS
 from simstore.store.opening import LOCK_FILE, MARKER, SEGMENTS
@@ -24,15 +25,16 @@ def backup_store(core: Core, path: Path, files: Files, dest: Any, progress: Prog
     Raises:
         StoreExistsError: There is something at the path.
         StoreNotFoundError: The directory above it does not exist.
+        InvalidArgumentError: The path lies within the store, or is none.
         StorageFullError, StorageError: It could not be written; nothing of it is left.
     """
-    if not isinstance(dest, (str, os.PathLike)):
-        raise InvalidArgumentError(f"dest is a str or a path, not {type(dest).__name__}")
-    target = Path(os.path.abspath(os.fsdecode(dest)))
+    target = arguments.path_of(dest, "dest")
     if os.path.lexists(target):
         raise StoreExistsError(f"{target} exists already: a backup goes to a new path")
     if not target.parent.is_dir():
         raise StoreNotFoundError(f"the directory {target.parent} does not exist: create it first")
+    if target.parent.resolve().is_relative_to(path.resolve()):
+        raise InvalidArgumentError(f"{target} lies within the store itself: a backup goes to a path outside of it")
     aside = target.parent / temporary_name()
     try:
         files.make_dir(aside)

@@ -31,7 +31,8 @@ class StoreBase:
 
     @property
     def _core(self) -> Core:
-        return self._cores.current
+        core: Core = self._cores.current
+        return core
 
     def _run(self, work: Callable[[Core], T]) -> T:
         """work(core); again with the next core, if the database was replaced meanwhile."""
@@ -53,7 +54,8 @@ class StoreBase:
 
     def _check_writable(self) -> None:
         self._check_usable()
-        opening.require_writable(self._path, self._setting.readonly, self._setting.snapshot)
+        snapshot = self._setting.snapshot
+        opening.require_writable(self._path, self._setting.readonly, None if snapshot is None else snapshot.name)
 
     def close(self, *, progress: Progress | None = None) -> None:
         """Folds a long tail, ends the background work and closes the store. Closing again does nothing.

@@ -29,7 +29,7 @@ def label_counts(txn: Transaction, database: Database, view: View, chosen: Selec
     for name, rows in database.postings(txn, "labels"):
         if int(rows.max(initial=0)) >= n_rows:
             raise CorruptStoreError(
-                f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
+                f"label {name!r} leads to a row that does not exist: check(deep=True) lists all damage, repair() mends it"
             )
         counts[decode_key(name)] = int(np.count_nonzero(visible.of_rows(rows[rows < view.state.next_row])))
     counts[None] = total - sum(counts.values())
@@ -52,7 +52,7 @@ def described(txn: Transaction, database: Database, view: View, files: Files, di
         n_rows=state.next_row,
         n_dead=view.alive.n_dead,
         n_segments=len(view.records),
-        n_tail=state.next_row - view.tail_first,
+        n_tail=max(0, state.next_row - view.tail_first),  # a segment may hold rows that a snapshot does not see
         database_size_bytes=max(0, files.size(directory / DATA_FILE)),
         segments_size_bytes=directory_size(directory / SEGMENTS),
         format_version=schema.format,

@@ -21,7 +21,7 @@ __all__ = [
     "needed",
     "save_embedder",
     "save_model",
-    "schema_then",
+    "snapshot_named",
     "with_checksum",
 ]
 
@@ -68,8 +68,8 @@ def save_embedder(opened: "Opened", files: Files, record: dict[str, Any], conten
     return opened.environment.write(work)
 
 
-def schema_then(opened: "Opened", name: str) -> Schema:
-    """The schema that the store had when a snapshot was taken, as to width and embedder.
+def snapshot_named(opened: "Opened", name: str) -> SnapshotRecord:
+    """The snapshot that is to be opened.
 
     Raises:
         SnapshotNotFoundError: There is no snapshot of that name.
@@ -77,9 +77,9 @@ def schema_then(opened: "Opened", name: str) -> Schema:
     with opened.environment.reading() as txn:
         snapshot = opened.database.snapshot_named(txn, name)
         if snapshot is None:
-            there = ", ".join(repr(other.name) for other in opened.database.snapshots(txn)) or "none"
+            there = ", ".join(repr(other) for other, _ in opened.database.snapshot_values(txn)) or "none"
             raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
-        return replace(opened.database.schema(txn), dim=snapshot.dim, embedder=snapshot.embedder)
+        return snapshot
 
 
 def check_dim(schema: Schema, record: dict[str, Any]) -> None:

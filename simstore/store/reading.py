@@ -119,7 +119,7 @@ class Reading(StoreBase):
                 self._cores.refuse_closed()
                 with core.environment.reading() as txn:
                     if condition is not None:
-                        refuse_mismatch(condition, core.database.records(txn, rows.tolist()))
+                        refuse_mismatch(condition, rows.tolist(), core.database.records(txn, rows.tolist()))
                     chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
                 yield from chunk
 
@@ -159,5 +159,7 @@ def item_of(core: Core, txn: Transaction, view: View, row: int, expected: Key | 
     """
     key, label, data = read_item(core.database.item(txn, row), row)
     if expected is not None and key != expected:
-        raise CorruptStoreError(f"key {expected!r} leads to the item of {key!r}: store.check() lists what else is damaged")
+        raise CorruptStoreError(
+            f"key {expected!r} leads to the item of {key!r}: check(deep=True) lists all damage, repair() mends it"
+        )
     return Item(key, label, data, core.database.vector(txn, row, view.schema.dim or 0))

@@ -11,14 +11,13 @@ from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
 from simstore.reports import Difference, Restored
 from simstore.storage import Database, Schema, SnapshotRecord, State, Transaction, steps
 from simstore.storage.records import Record
+from simstore.store.arguments import NOW
 from simstore.store.bitmap import Bitmap
 from simstore.store.rewriting import append_rows, begin_epoch, bury_rows, copies
 from simstore.store.visibility import alive_at
 from simstore.types import Key
 
-__all__ = ["NOW", "difference", "drop", "restore", "take"]
-
-NOW = "now"
+__all__ = ["difference", "drop", "restore", "take"]
 
 
 def take(txn: Transaction, database: Database, name: str, note: str, now_s: float) -> SnapshotRecord:

@@ -119,8 +119,8 @@ class Searcher:
                 view = sight.view
                 rows, distances = self._answer(txn, sight, query, request)
                 records = self._recent.read(txn, rows)
-                if request.where is not None:
-                    refuse_mismatch(request.where, records)
+                if request.where is not None and sight.chosen is not None:
+                    refuse_mismatch(request.where, rows, records, sight.chosen.checked)
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
@@ -132,7 +132,8 @@ class Searcher:
         """How a search for one prepared query [1, dim] is done, by doing it twice: what it finds damaged is left out then."""
         with self._environment.reading() as txn:
             self._answer(txn, self._sight(txn, request, schema), query, request)
-            return explained(self._sight(txn, request, schema), query, request)
+            sight = self._sight(txn, request, schema)
+            return explained(sight, query, request, everything=min(request.k or 0, sight.n) > _SORTED_K)
 
     def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
         """See Store.measure_recall."""
@@ -267,8 +268,8 @@ class Searcher:
         numbers = rows.tolist()
         vectors = self._vectors(txn, sight.view, numbers, request)
         records = self._recent.read(txn, numbers)
-        if request.where is not None:
-            refuse_mismatch(request.where, records)
+        if request.where is not None and sight.chosen is not None:
+            refuse_mismatch(request.where, numbers, records, sight.chosen.checked)
         return BatchHits(records, distances, rows, counts, request.k, unpack, vectors)
 
     def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:

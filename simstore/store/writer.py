@@ -137,7 +137,7 @@ class Writer:
             view = views.within_write(txn)
             chosen = filters.selection_once(txn, view, where)
             dead = chosen.rows.rows(0, view.state.next_row).tolist()
-            refuse_mismatch(where, self._database.records(txn, dead))
+            refuse_mismatch(where, dead, self._database.records(txn, dead))
             if dead:
                 self._commit(txn, view.state, _Change(None, dead, view.state.n_live - len(dead), view.state.next_number))
             return len(dead)
