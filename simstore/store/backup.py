@@ -11,8 +11,9 @@ from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRec
 from simstore.storage.files import TEMPORARY, storage_error, temporary_name, write_file
 from simstore.store import arguments
 from simstore.store.core import Core
+from simstore.store.guard import LOCK_FILE, MARKER
 from simstore.store.models import EMBEDDERS
-from simstore.store.opening import LOCK_FILE, MARKER, SEGMENTS
+from simstore.store.opening import SEGMENTS
 from simstore.store.view import open_segment
 from simstore.types import Progress
 

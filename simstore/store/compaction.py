@@ -14,7 +14,7 @@ from simstore.storage import DATA_FILE, Environment, Files, MovedError, Transact
 from simstore.storage.copying import copy_database
 from simstore.storage.files import discard, storage_error, temporary_name
 from simstore.store.core import Core
-from simstore.store.opening import COMPACTED, SEGMENTS
+from simstore.store.opening import COMPACTED, SEGMENTS, need_space
 from simstore.types import Progress
 
 __all__ = ["compact_database"]
@@ -47,12 +47,14 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
                 )  # fmt: skip
             finally:
                 environment.close()
+            shutil.copymode(path / DATA_FILE, aside / DATA_FILE)
             files.rename(aside / DATA_FILE, path / name)
             files.sync_dir(path)
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"compacting {path}") from err
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        need_space(path)  # for the new lock.mdb: later it would be too late
         steps.reached("compact.copied")
         core.environment.put_moved(txn, name)
         database.put_state(txn, replace(view.state, seq=view.state.seq + 1))
@@ -61,7 +63,7 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
     try:
         n_purged = core.environment.write(work)
     except BaseException:
-        if not _has_moved(core.environment):  # else the copy is the store now, whatever came afterwards
+        if not _has_moved_to(core.environment, name):  # else the copy is the store now, whatever came afterwards
             discard(files, path / name)
         raise
     steps.reached("compact.committed")
@@ -70,10 +72,10 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
     return name, n_purged
 
 
-def _has_moved(environment: Environment) -> bool:
+def _has_moved_to(environment: Environment, name: str) -> bool:
     try:
         with environment.reading() as txn:
             environment.refuse_moved(txn)
-    except MovedError:
-        return True
+    except MovedError as moved:
+        return moved.name == name
     return False

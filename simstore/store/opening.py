@@ -25,27 +25,15 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import (
-    DATA_FILE,
-    FORMAT_VERSION,
-    Database,
-    Environment,
-    Files,
-    MovedError,
-    Schema,
-    check_size,
-    steps,
-)
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
 from simstore.store import models
-from simstore.store.guard import guarded
+from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
 from simstore.store.leases import lease, release
 from simstore.store.models import EMBEDDERS
 
 __all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
-MARKER = "store.json"
-LOCK_FILE = "lock.mdb"
 SEGMENTS, QUARANTINE = "segments", "quarantine"
 COMPACTED = "compacted-"
 _MAGIC = "simstore"
@@ -135,10 +123,9 @@ def _open_directory(
 ) -> Opened:
     try:
         _look(path, mode)
-        if mode != "r":
+        if mode != "r" and not (path / DATA_FILE).exists() and not (path / MARKER).exists():
             _clean(path)
-            if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
-                _create(path, settings, files)
+            _create(path, settings, files)
         check_marker(path, files)
         opened = _open(path, files, mode == "r", map_size, for_snapshot)
     except OSError as err:
@@ -177,7 +164,7 @@ def _look(path: Path, mode: str) -> None:
 
 
 def _clean(path: Path) -> None:
-    """Removes what a process that died while creating left behind."""
+    """Removes what a process that died while creating or compacting left behind; this one does neither now."""
     for name in os.listdir(path) if path.is_dir() else []:
         if name.startswith(TEMPORARY) and is_abandoned(name):
             target = path / name
@@ -193,7 +180,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     aside = path / temporary_name()
     try:
         files.make_dir(aside)
-        _need_space(aside)
+        need_space(aside)
         environment = Environment(aside, create=True)
         try:
             database = Database(environment, create=True)
@@ -256,17 +243,18 @@ def _open(
     Raises:
         CorruptStoreError: That copy is not there.
     """
-    last = None
+    names: list[str] = []
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
                 return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
-            if moved.name == last:
+            if moved.name in names:
                 raise CorruptStoreError(
-                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: restore the store from a backup"
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
+                    "store from a backup"
                 ) from None
-            last = moved.name
+            names.append(moved.name)
             put_in_place(path, files, moved.name)
 
 
@@ -276,7 +264,7 @@ def _open_guarded(
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
-        _need_space(path)
+        need_space(path)
 
     def open_new() -> Environment:
         if not for_snapshot:
@@ -318,22 +306,7 @@ def follow(
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
 
-def put_in_place(path: Path, files: Files, name: str) -> None:
-    """Gives the compact copy of that name the name of the database, unless that has been done.
-
-    The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
-    """
-    with guarded(path / MARKER, exclusive=True):
-        if files.size(path / name) < 0:
-            return
-        files.remove(path / LOCK_FILE)
-        steps.reached("compact.unlocked")
-        files.rename(path / name, path / DATA_FILE)
-        steps.reached("compact.renamed")
-        files.sync_dir(path)
-
-
-def _need_space(path: Path) -> None:
+def need_space(path: Path) -> None:
     """LMDB fills lock.mdb through a map: without space for it the process would die."""
     if hasattr(os, "statvfs"):
         stat = os.statvfs(path)
@@ -344,6 +317,7 @@ def _need_space(path: Path) -> None:
 def _complete(opened: Opened, files: Files) -> None:
     """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
     path = opened.path
+    _clean(path)
     files.make_dir(path / SEGMENTS)
     if not (path / MARKER).exists():
         marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
