@@ -75,7 +75,7 @@ class Reembedding(StoreBase):
         record = models.with_checksum(record, content)
         with self._embedders.taking(embedder, record):
             done = Move(self._cores, embedder, record, content, inputs, int(batch_size or 64), progress).run()
-        self._remove_left_behind()
+        self._remove_spare_models()
         return done
 
     def _given_up(self, record: dict[str, Any]) -> Reembedded:
