@@ -20,6 +20,7 @@ class Tables:
     """
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
+        self._environment = environment
         table = environment.table
         self._vectors = table("vectors", create=create)
         self._items = table("items", create=create)
@@ -28,20 +29,29 @@ class Tables:
         self._tombstones = table("tombstones", create=create)
         self._log = table("log", create=create)
         self._segments = table("segments", create=create)
-        self._fields = self._later(environment, "fields", create, readonly, duplicates=True)
-        self._snapshots = self._later(environment, "snapshots", create, readonly)
-        self._purged = self._later(environment, "purged", create, readonly)
-        self._staged = self._later(environment, "staged", create, readonly)
+        self._fields = self._later("fields", create, readonly, duplicates=True)
+        self._snapshots = self._later("snapshots", create, readonly)
+        self._purged = self._later("purged", create, readonly)
+        self._staged = self._later("staged", create, readonly)
 
-    @staticmethod
-    def _later(environment: Environment, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
+    def _later(self, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
         if not create:
             try:
-                return environment.table(name, duplicates=duplicates)
+                return self._environment.table(name, duplicates=duplicates)
             except CorruptStoreError:
                 if readonly:
                     return None
-        return environment.table(name, create=True, duplicates=duplicates)
+        return self._environment.table(name, create=True, duplicates=duplicates)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether there is a table of the fields' terms."""
+        return self._fields is not None
+
+    def look_for_snapshots(self) -> None:
+        """Opens the table of snapshots if a writer has made it since; not within a transaction, which would not know it."""
+        if self._snapshots is None:
+            self._snapshots = self._later("snapshots", create=False, readonly=True)
 
     def raw(self, txn: Transaction, table: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a table, as they are stored, by key."""

@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from simstore.embedders import Embedder
-from simstore.errors import EmbedderRequiredError, StorageFullError
+from simstore.errors import StorageFullError
 from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
+from simstore.store.embedders import Embedders
 from simstore.store.view import View
 from simstore.types import Progress
 
@@ -24,13 +25,14 @@ class StoreBase:
     def __init__(self, setting: Setting, opened: opening.Opened, embedder: Embedder | None) -> None:
         self._setting = setting
         self._path, self._files = setting.path, setting.files
-        self._embedder = embedder
+        self._embedders = Embedders(setting.path, embedder, opened.schema.embedder, readonly=setting.readonly)
         self._cores = Cores(setting, opened)
         self._finalizer = weakref.finalize(self, self._cores.close)
 
     @property
     def _core(self) -> Core:
-        return self._cores.current
+        core: Core = self._cores.current
+        return core
 
     def _run(self, work: Callable[[Core], T]) -> T:
         """work(core); again with the next core, if the database was replaced meanwhile."""
@@ -52,20 +54,8 @@ class StoreBase:
 
     def _check_writable(self) -> None:
         self._check_usable()
-        opening.require_writable(self._path, self._setting.readonly, self._setting.snapshot)
-
-    def _required_embedder(self) -> Embedder:
-        if self._embedder is not None:
-            return self._embedder
-        record = self._view().schema.embedder
-        if record is None:
-            raise EmbedderRequiredError(
-                "this store has no embedder to turn inputs into vectors: give vectors, or open it with embedder=…"
-            )
-        raise EmbedderRequiredError(
-            f"this store's embedder {record['name']!r} could not be saved with it: open it with embedder=… (its fingerprint is "
-            f"{record['fingerprint']})"
-        )
+        snapshot = self._setting.snapshot
+        opening.require_writable(self._path, self._setting.readonly, None if snapshot is None else snapshot.name)
 
     def close(self, *, progress: Progress | None = None) -> None:
         """Folds a long tail, ends the background work and closes the store. Closing again does nothing.

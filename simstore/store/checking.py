@@ -11,13 +11,13 @@ from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.reports import Problem
-from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, State, Transaction
+from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, SnapshotRecord, State, Transaction
 from simstore.storage.encoding import decode_key, encode_key, encode_label
 from simstore.storage.environment import structural_problems
 from simstore.storage.field_table import Postings
 from simstore.storage.records import created_seq_of, read_item, unsealed
 from simstore.store.bitmap import Bitmap
-from simstore.store.opening import model_path
+from simstore.store.models import model_path
 from simstore.store.view import open_segment
 
 __all__ = ["check_store"]
@@ -25,6 +25,7 @@ __all__ = ["check_store"]
 _RESTORE = "restore the store from a backup, or delete the item and add it again"
 _REBUILD = "open the store with mode='a' and call optimize(): the items are safe, the segment is rebuilt from them"
 _HARMLESS = "nothing is lost: the log is a shortcut, and processes read all tombstones where it does not serve"
+_STAGE = "call reembed() again: it makes them anew, and nothing is lost"
 _CHUNK = 4096
 
 
@@ -36,7 +37,7 @@ def check_store(environment: Environment, database: Database, files: Files, dire
             *problems,
             Problem("data.mdb", "nothing else was looked at, since pages are damaged", "restore the store from a backup"),
         ]
-    for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments, _check_embedder):
+    for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments, _check_models, _check_staged):
         try:
             with environment.reading() as txn:
                 environment.refuse_moved(txn)  # compact() removes files that the old database names
@@ -46,17 +47,35 @@ def check_store(environment: Environment, database: Database, files: Files, dire
     return problems
 
 
-def _check_embedder(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    record = database.schema(txn).embedder
-    if record is None or not record["saved"]:
-        return
-    path = model_path(directory, record)
-    remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+def _check_models(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+    embedders = [database.schema(txn).embedder]
+    for name, value in database.snapshot_values(txn):
+        try:
+            embedders.append(SnapshotRecord.of(value, name).embedder)
+        except CorruptStoreError as err:
+            yield Problem(f"snapshot {name!r}", str(err), "delete_snapshot it")
+    saved = {record["fingerprint"]: record for record in reversed(embedders) if record is not None and record["saved"]}
+    for record in saved.values():
+        path = model_path(directory, record)
+        remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+        try:
+            if xxh3_64_hexdigest(files.read(path)) != record["model_xxh3"]:
+                yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
+        except OSError as err:
+            yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
+
+
+def _check_staged(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
     try:
-        if xxh3_64_hexdigest(files.read(path)) != record["model_xxh3"]:
-            yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
-    except OSError as err:
-        yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
+        staging = database.staging(txn)
+    except CorruptStoreError as err:
+        yield Problem("staged", str(err), _STAGE)
+        return
+    n_damaged = 0 if staging is None else sum(1 for _ in database.damaged_staged(txn, staging.dim))
+    if n_damaged:
+        yield Problem("staged", f"{n_damaged} vectors that an interrupted reembed() left are damaged", _STAGE)
+    elif staging is None and any(True for _ in database.raw(txn, "staged")):
+        yield Problem("staged", "vectors are staged, and nothing says for which embedder", _STAGE)
 
 
 def _alive(txn: Transaction, database: Database, state: State) -> Bitmap:
@@ -139,11 +158,12 @@ def _keys_of(txn: Transaction, database: Database, rows: Container[int]) -> dict
 
 
 def _check_vectors(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state, dim = database.state(txn), database.schema(txn).dim
+    state, schema = database.state(txn), database.schema(txn)
+    dim = schema.dim
     if dim is None:
         return
     alive = _alive(txn, database, state)
-    for first in range(0, state.next_row, _CHUNK):
+    for first in range(schema.epoch_row, state.next_row, _CHUNK):  # what came before is dead
         stop = min(first + _CHUNK, state.next_row)
         _, damaged = database.vectors_and_damage(txn, first, stop, dim)
         for i in np.flatnonzero(damaged & alive.mask(first, stop)).tolist():

@@ -7,18 +7,18 @@ from pathlib import Path
 from simstore.errors import AlreadyOpenError
 from simstore.storage import DATA_FILE, Environment
 
-__all__ = ["hand_over", "lease", "release"]
+__all__ = ["lease", "leave", "release"]
 
 
 class _Lease:
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
-        self.n_users = 0
+        self.n_snapshots = 0
+        self.has_store = False
+        self.was_left = False
 
 
-_leases: dict[Path, _Lease] = {}
-_stores: dict[Path, Environment] = {}
-"""What the one Store of each directory works with, its snapshots aside."""
+_leases: dict[Path, list[_Lease]] = {}  # the newest last: compact() has replaced the others, which somebody still reads
 
 
 def lease(
@@ -32,47 +32,58 @@ def lease(
     """The open database of a directory: the one that is open already, where it may be shared. The caller keeps others out.
 
     Args:
-        instead_of: What the user works with until now, and goes on with if this fails; ``hand_over`` comes afterwards.
+        instead_of: The one that the caller has leased, and that another has replaced.
 
     Raises:
         AlreadyOpenError: A store has it open, and another wants to; or it is open to be read, and is to be written.
     """
-    store = _stores.get(path)
-    if not for_snapshot and instead_of is None and store is not None and store.is_usable():
+    path = path.resolve()
+    held = [one for one in _leases.get(path, ()) if one.environment.is_usable()]
+    if not for_snapshot and any(one.has_store and one.environment is not instead_of for one in held):
         raise AlreadyOpenError(f"{path} is open in this process already: use that Store object, or close it first")
-    held = _leases.get(path)
-    if held is None or not held.environment.is_usable() or held.environment.inode != _inode(path):
-        held = _leases[path] = _Lease(open_new())
-    elif held.environment.readonly and not readonly and not for_snapshot:
+    if not held or held[-1].environment.inode != _inode(path):
+        held.append(_Lease(open_new()))
+    elif held[-1].environment.readonly and not readonly and not for_snapshot:
         raise AlreadyOpenError(
             f"a snapshot of {path} is open in this process, and this process could only read then: close the snapshot first"
         )
-    held.n_users += 1
-    if not for_snapshot and instead_of is None:
-        _stores[path] = held.environment
-    return held.environment
-
-
-def hand_over(path: Path, old: Environment, new: Environment) -> None:
-    """Says that the user of a leased database works with its successor from now on."""
-    if _stores.get(path) is old:
-        _stores[path] = new
+    _leases[path] = held
+    if for_snapshot:
+        held[-1].n_snapshots += 1
+    else:
+        held[-1].has_store = True
+    return held[-1].environment
 
 
 def release(path: Path, environment: Environment, *, for_snapshot: bool) -> None:
-    """Gives a leased database back; the last one closes it.
-
-    One that has a successor closes when nobody refers to it any more: others in this process may be reading it.
-    """
-    if not for_snapshot and _stores.get(path) is environment:
-        del _stores[path]
-    held = _leases.get(path)
-    if held is None or held.environment is not environment:
-        return
-    held.n_users -= 1
-    if not held.n_users:
-        del _leases[path]
+    """Gives a leased database back; the last one closes it, unless somebody has left it and may be reading it."""
+    one = _returned(path, environment, for_snapshot)
+    if one is None or not (one.n_snapshots or one.has_store or one.was_left):
         environment.close()
+
+
+def leave(path: Path, environment: Environment, *, for_snapshot: bool) -> None:
+    """Gives back a database that was replaced. What still reads it reads on: it closes when nothing refers to it any more."""
+    one = _returned(path, environment, for_snapshot)
+    if one is not None:
+        one.was_left = True
+
+
+def _returned(path: Path, environment: Environment, for_snapshot: bool) -> _Lease | None:
+    path = path.resolve()
+    held = _leases.get(path, [])
+    one = next((one for one in held if one.environment is environment), None)
+    if one is None:
+        return None
+    if for_snapshot:
+        one.n_snapshots -= 1
+    else:
+        one.has_store = False
+    if not one.n_snapshots and not one.has_store:
+        held.remove(one)
+        if not held:
+            _leases.pop(path, None)
+    return one
 
 
 def _inode(path: Path) -> int:

@@ -14,6 +14,7 @@ from simstore.index import Build, BuildOptions, Segment, block_checksums, build_
 from simstore.metrics import METRICS
 from simstore.storage import Database, Environment, Files, MovedError, SegmentRecord, Transaction, steps
 from simstore.storage.files import discard, publish_file, write_file
+from simstore.store.priority import giving_way
 from simstore.store.searcher import cpu_count
 from simstore.store.statistics import Statistics
 from simstore.store.view import View, Views, open_segment, read_prepared
@@ -270,7 +271,7 @@ class Maintenance:
                 progress(stage, done, total)
             return not (stoppable and self._stop.is_set())
 
-        build = self._build(view, job, proceed)
+        build = giving_way(lambda: self._build(view, job, proceed))
         steps.reached("fold.built")
         if build is None:
             return False

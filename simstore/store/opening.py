@@ -7,11 +7,9 @@ import shutil
 import threading
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import (
     CorruptStoreError,
@@ -21,20 +19,30 @@ from simstore.errors import (
     NotAStoreError,
     ReadOnlyStoreError,
     SimstoreError,
-    SnapshotNotFoundError,
     StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
+from simstore.storage import (
+    DATA_FILE,
+    FORMAT_VERSION,
+    Database,
+    Environment,
+    Files,
+    MovedError,
+    Schema,
+    check_size,
+)
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
+from simstore.store import models
 from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
-from simstore.store.leases import hand_over, lease, release
+from simstore.store.leases import lease, release
+from simstore.store.models import EMBEDDERS
 
 __all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
-SEGMENTS, EMBEDDERS, QUARANTINE = "segments", "embedder", "quarantine"
+SEGMENTS, QUARANTINE = "segments", "quarantine"
 COMPACTED = "compacted-"
 _MAGIC = "simstore"
 MAX_DIM = 65_536
@@ -131,7 +139,8 @@ def _open_directory(
     except OSError as err:
         raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
     try:
-        settings.check_against(opened.schema)
+        if not for_snapshot:
+            settings.check_against(opened.schema)
         if mode != "r":
             _complete(opened, files)
     except BaseException as err:
@@ -237,19 +246,23 @@ def _open(
     for_snapshot: bool,
     instead_of: Environment | None = None,
 ) -> Opened:
-    """Opens the database; one that has been replaced by a compact copy gives way to it first."""
-    names: list[str] = []
+    """Opens the database; one that has been replaced by a compact copy gives way to it first.
+
+    Raises:
+        CorruptStoreError: That copy is not there.
+    """
+    last = None
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
                 return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
-            if moved.name in names:
+            if moved.name == last:
                 raise CorruptStoreError(
                     f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
                     "store from a backup"
                 ) from None
-            names.append(moved.name)
+            last = moved.name
             put_in_place(path, files, moved.name)
 
 
@@ -283,16 +296,20 @@ def _open_guarded(
 
 
 def follow(
-    path: Path, files: Files, name: str, old: Environment, *, readonly: bool, map_size: int | None, for_snapshot: bool
+    path: Path,
+    files: Files,
+    name: str,
+    *,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment,
 ) -> Opened:
     """Opens the database that has taken the place of one that this process has open."""
     with _OPENING:
         try:
             put_in_place(path, files, name)
-            opened = _open(path, files, readonly, map_size, for_snapshot, old)
-            if not for_snapshot:
-                hand_over(path, old, opened.environment)
-            return opened
+            return _open(path, files, readonly, map_size, for_snapshot, instead_of)
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
@@ -318,7 +335,7 @@ def _complete(opened: Opened, files: Files) -> None:
 
     def left_behind(txn: Any) -> list[Path]:
         named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
-        named |= _models(txn, opened, files)
+        named |= models.needed(txn, opened, files)
         there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
         there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
         unnamed = [file for file in there if file not in named]
@@ -332,69 +349,6 @@ def _complete(opened: Opened, files: Files) -> None:
         is_clean = not left_behind(txn)
     if not is_clean:
         opened.environment.write(remove_unnamed)
-
-
-def _models(txn: Any, opened: Opened, files: Files) -> set[Path]:
-    """The models' files that the store, or a snapshot, still needs."""
-    try:
-        snapshots = opened.database.snapshots(txn)
-    except CorruptStoreError:  # nobody knows which one it needs
-        return {opened.path / EMBEDDERS / name for name in files.list_dir(opened.path / EMBEDDERS)}
-    embedders = [opened.database.schema(txn).embedder, *(snapshot.embedder for snapshot in snapshots)]
-    return {model_path(opened.path, embedder) for embedder in embedders if embedder is not None}
-
-
-def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content: bytes | None) -> Schema:
-    """Has the store remember its embedder: the model's file first, then the transaction that names it.
-
-    Raises:
-        StorageError: It could not be written; the store is as it was.
-    """
-    if content is not None:
-        record = record | {"model_xxh3": xxh3_64_hexdigest(content)}
-
-    def work(txn: Any) -> Schema:
-        schema = opened.database.schema(txn)
-        check_dim(schema, record)
-        if content is not None:
-            _save_model(opened.path, files, record, content)
-        new = replace(schema, dim=record["dim"], embedder=record)
-        opened.database.change_schema(txn, new)
-        return new
-
-    return opened.environment.write(work)
-
-
-def embedder_then(opened: Opened, name: str) -> dict[str, Any] | None:
-    """The record of the embedder that the store had when a snapshot was taken.
-
-    Raises:
-        SnapshotNotFoundError: There is no snapshot of that name.
-    """
-    with opened.environment.reading() as txn:
-        snapshot = opened.database.snapshot_named(txn, name)
-        if snapshot is None:
-            there = ", ".join(repr(other.name) for other in opened.database.snapshots(txn)) or "none"
-            raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
-        return snapshot.embedder
-
-
-def check_dim(schema: Schema, record: dict[str, Any]) -> None:
-    """Raises DimensionError if the store holds vectors of another width than an embedder makes."""
-    if schema.dim is not None and schema.dim != record["dim"]:
-        raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
-
-
-def _save_model(path: Path, files: Files, record: dict[str, Any], content: bytes) -> None:
-    directory = path / EMBEDDERS
-    files.make_dir(directory)
-    publish_file(files, write_file(files, directory, [content], len(content)), model_path(path, record))
-    files.sync_dir(path)
-
-
-def model_path(path: Path, record: dict[str, Any]) -> Path:
-    """Where a store keeps its embedder's model."""
-    return path / EMBEDDERS / f"{record['fingerprint']}.keras"
 
 
 def require_writable(path: Path, readonly: bool, snapshot: str | None) -> None:
