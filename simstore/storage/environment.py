@@ -7,7 +7,7 @@ import struct
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -273,6 +273,7 @@ class Environment:
         self._path = path
         self._closed = False
         self._writing = threading.RLock()  # close() waits for it: py-lmdb crashes, hangs or loses a commit if a write goes on
+        self._tables: dict[str, Table] = {}
         try:
             self._env = lmdb.open(
                 os.fsencode(path), readonly=readonly, create=create, map_size=max(map_size, _file_size(path)), max_dbs=16,
@@ -293,14 +294,42 @@ class Environment:
                 ) from err
             raise translate(err) from err
 
-    def table(self, name: str, *, create: bool = False, duplicates: bool = False) -> Table:
-        """The table of that name; with duplicates it holds many 8-byte values for one key."""
-        try:
-            return self._env.open_db(name.encode(), create=create, dupsort=duplicates, dupfixed=duplicates)
-        except lmdb.NotFoundError:
-            raise CorruptStoreError(f"{self._path} has no table {name!r}: it is no simstore database, or damaged") from None
-        except lmdb.Error as err:
-            raise translate(err) from err
+    def tables(self, needed: Mapping[str, bool], optional: Mapping[str, bool], *, create: bool) -> dict[str, Table | None]:
+        """The tables of those names; True for one that holds many 8-byte values for one key.
+
+        Each is opened once, within a transaction that this begins: LMDB's binding, left to itself, waits for the process that
+        writes without letting this one's other threads run, and for one of those it waits for ever.
+
+        Args:
+            optional: These are None if they are not there.
+            create: Make those that are missing.
+
+        Raises:
+            CorruptStoreError: One is missing.
+        """
+        both = {**needed, **optional}
+        missing = [name for name in both if name not in self._tables]
+
+        def opened(txn: Transaction | None) -> dict[str, Table]:
+            found = {}
+            for name in missing:
+                try:
+                    found[name] = self._env.open_db(
+                        name.encode(), txn=txn, create=create, dupsort=both[name], dupfixed=both[name]
+                    )
+                except lmdb.NotFoundError:
+                    if name in needed:
+                        raise CorruptStoreError(
+                            f"{self._path} has no table {name!r}: it is no simstore database, or damaged"
+                        ) from None
+            return found
+
+        if missing:
+            try:
+                self._tables |= opened(None) if self.readonly else self.write(opened)
+            except lmdb.Error as err:
+                raise translate(err) from err
+        return {name: self._tables.get(name) for name in both}
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A read transaction for a with-statement: it sees one state, whatever is written beside it."""
