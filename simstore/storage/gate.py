@@ -22,16 +22,19 @@ class Gate:
             self._changed.notify_all()
 
     def enter(self) -> None:
+        """Waits until transactions may begin, and counts one."""
         with self._changed:
             self._changed.wait_for(lambda: not self._growing and not self._aborting)
             self._open += 1
 
     def leave(self) -> None:
+        """A transaction has ended."""
         with self._changed:
             self._open -= 1
             self._changed.notify_all()
 
     def alone(self, work: Callable[[], None]) -> None:
+        """Runs work() while no transaction is open."""
         with self._changed:
             self._changed.wait_for(lambda: not self._growing)
             self._growing = True
