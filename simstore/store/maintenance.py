@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import Build, BuildOptions, Segment, block_checksums, build_graph, extend_graph
 from simstore.metrics import METRICS
-from simstore.storage import Database, Environment, Files, SegmentRecord, Transaction, steps
+from simstore.storage import Database, Environment, Files, MovedError, SegmentRecord, Transaction, steps
 from simstore.storage.files import discard, publish_file, write_file
 from simstore.store.searcher import cpu_count
 from simstore.store.view import View, Views, open_segment, read_prepared
@@ -193,6 +193,8 @@ class Maintenance:
                 return
             try:
                 self.run()
+            except MovedError:  # the next call goes over to the new database
+                return
             except Exception as err:  # whatever it is, the thread goes on: the store works without it
                 log.warning("simstore: maintenance put off: %s", err)
 

@@ -322,15 +322,21 @@ def put_in_place(path: Path, files: Files, name: str) -> None:
     """Gives the compact copy of that name the name of the database, unless that has been done.
 
     The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
+
+    Raises:
+        StorageError: It could not be done; the next to open the store does it.
     """
     with guarded(path / MARKER, exclusive=True):
         if files.size(path / name) < 0:
             return
-        files.remove(path / LOCK_FILE)
-        steps.reached("compact.unlocked")
-        files.rename(path / name, path / DATA_FILE)
-        steps.reached("compact.renamed")
-        files.sync_dir(path)
+        try:
+            files.remove(path / LOCK_FILE)
+            steps.reached("compact.unlocked")
+            files.rename(path / name, path / DATA_FILE)
+            steps.reached("compact.renamed")
+            files.sync_dir(path)
+        except OSError as err:
+            raise storage_error(err, f"going over to the compacted database {path / name}") from err
 
 
 def _need_space(path: Path) -> None:
