@@ -2,22 +2,23 @@
 
 from simstore import errors
 from simstore.errors import SimstoreError
-from simstore.store import Store, open
-from simstore.types import (
-    BatchHits,
+from simstore.reports import (
     Compacted,
-    Counts,
     Difference,
-    Hit,
-    Hits,
-    Item,
     Plan,
     PlanPart,
     Problem,
+    Quarantined,
+    RecallEstimate,
+    Reembedded,
+    Repaired,
     Restored,
     SnapshotInfo,
+    Stats,
     StoreInfo,
 )
+from simstore.store import Store, open
+from simstore.types import BatchHits, Counts, Hit, Hits, Item
 from simstore.where import field, key, label
 
 __version__ = "0.1.0"
@@ -32,9 +33,14 @@ __all__ = [
     "Plan",
     "PlanPart",
     "Problem",
+    "Quarantined",
+    "RecallEstimate",
+    "Reembedded",
+    "Repaired",
     "Restored",
     "SimstoreError",
     "SnapshotInfo",
+    "Stats",
     "Store",
     "StoreInfo",
     "__version__",

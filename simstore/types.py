@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, overload
@@ -12,22 +11,14 @@ from numpy.typing import NDArray
 
 __all__ = [
     "BatchHits",
-    "Compacted",
     "Counts",
-    "Difference",
     "EmbedderSpec",
     "Hit",
     "Hits",
     "Item",
     "Key",
     "Label",
-    "Plan",
-    "PlanPart",
-    "Problem",
     "Progress",
-    "Restored",
-    "SnapshotInfo",
-    "StoreInfo",
 ]
 
 Key = str | int
@@ -234,118 +225,11 @@ class BatchHits(Sequence[Hits]):
         return f"<BatchHits of {len(self)} queries, k={self._k}>"
 
 
-@dataclass(frozen=True, slots=True)
-class PlanPart:
-    """How a part of the store was searched.
-
-    Attributes:
-        name: Which rows they are.
-        path: "graph"; "rows", the allowed ones one by one; "exact", all of them; "none", since none is allowed.
-        n_rows, n_allowed: How many rows it has, and how many the filter lets through.
-        cost: With how many vectors the query was compared.
-        seconds: How long it took.
-    """
-
-    name: str
-    path: str
-    n_rows: int
-    n_allowed: int
-    cost: int
-    seconds: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name}: {self.path}, {self.n_allowed} of {self.n_rows} rows allowed, {self.cost} compared, "
-            f"{self.seconds * 1e6:.0f} µs"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a search is done. ``print(plan)`` shows it.
-
-    Attributes:
-        where: The filter, None if there is none.
-        k, ef: As they were used.
-        estimate: How many items the postings named before any was looked at; all, where no index serves.
-        is_indexed: Whether the filter was answered from postings alone.
-        n_read: How many items had to be looked at when the filter was first used; those written since are, too, once.
-        count: How many items match.
-        parts: The segments, then the tail.
-        cost: With how many vectors the query was compared.
-    """
-
-    where: str | None
-    k: int | None
-    ef: int
-    estimate: int
-    is_indexed: bool
-    n_read: int
-    count: int
-    parts: tuple[PlanPart, ...]
-    cost: int
-
-    def __str__(self) -> str:
-        head = f"search for k={self.k}, ef={self.ef}, among {self.count} items: {self.cost} compared"
-        if self.where is not None:
-            how = "from postings" if self.is_indexed else f"{self.n_read} items were looked at"
-            head += f"\n  where {self.where}: {self.count} match (estimate {self.estimate}), {how}"
-        return "\n  ".join([head, *map(str, self.parts)])
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """A state that the store remembers: when it was taken, and how many items it sees."""
-
-    name: str
-    created: datetime
-    note: str
-    count: int
-    dim: int | None
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What happened from one state to another, as keys: an item has changed if its label, its data or its vector has."""
-
-    added: list[Key]
-    changed: list[Key]
-    deleted: list[Key]
-
-
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """What restore() did: ``undo`` is the snapshot of the state before; how many items came back, and how many went."""
-
-    undo: str
-    n_restored: int
-    n_removed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """What compact() did; sizes in bytes, of database and segments together."""
-
-    n_purged: int
-    before_size_bytes: int
-    after_size_bytes: int
-
-
 class Counts(NamedTuple):
     """What an upsert did."""
 
     added: int
     replaced: int
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One finding of check(): where ("segment 0-99", "items", …), what, and what can be done."""
-
-    where: str
-    what: str
-    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,26 +239,3 @@ class EmbedderSpec:
     name: str
     dim: int
     fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoreInfo:
-    """The state of a store; sizes in bytes."""
-
-    path: str
-    count: int
-    n_labels: int
-    dim: int | None
-    metric: str
-    M: int
-    ef_construction: int
-    embedder: EmbedderSpec | None
-    seq: int
-    n_rows: int
-    n_dead: int
-    n_segments: int
-    n_tail: int
-    database_size_bytes: int
-    segments_size_bytes: int
-    format_version: int
-    indexed_fields: tuple[str | tuple[str | int, ...], ...] = ()

@@ -1,4 +1,4 @@
-"""Runs a store's workload in processes that are killed, and says afterwards what the store must hold.
+"""Runs a store's workload in processes that are killed.
 
 Run as a script it is a fork server: a JSON request for each line of stdin, a process for each, and its end as JSON on stdout.
 What a child has called and what has returned stands in a log file, which outlives a kill.
@@ -13,72 +13,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from crash_model import OPTIONS, Op, call, deleting, naming, updating, vectors_of, writing
 
 import simstore
 from simstore import Store
 from simstore.storage import steps
 from simstore.store import maintenance
 
-DIM = 8
 SECONDS = 60  # until a child counts as hanging
-OPTIONS: dict[str, Any] = {"metric": "l2", "ef_construction": 30, "M": 8}
-
-Model = dict[str | int, tuple[int, str | None, Any]]
-"""What a store holds: for each key the number of its vector, its label and its data."""
-
-Op = dict[str, Any]
-
-
-def vectors_of(numbers: list[int]) -> NDArray[np.float32]:
-    """The vector of each number, always the same."""
-    return np.array([np.random.default_rng([77, n]).standard_normal(DIM) for n in numbers], np.float32)
-
-
-# -- operations ---------------------------------------------------------------------------------------------------------
-
-
-def writing(kind: str, keys: list[Any] | None, first: int, n: int | None = None) -> Op:
-    """An add or upsert of vectors first, first + 1, …; every ninth vector is one that many items have."""
-    n = len(keys) if keys is not None else n or 0
-    numbers = [0 if (first + i) % 9 == 0 else first + i for i in range(n)]
-    labels = [None if (first + i) % 4 == 0 else f"label {(first + i) % 5}" for i in range(n)]
-    return {"kind": kind, "keys": keys, "vectors": numbers, "labels": labels, "data": [{"n": first + i} for i in range(n)]}
-
-
-def call(store: Store, op: Op) -> list[Any] | None:
-    """Does the operation; returns the keys that an add gave."""
-    if op["kind"] == "add":
-        return list(store.add(op["keys"], vectors_of(op["vectors"]), labels=op["labels"], data=op["data"]))
-    if op["kind"] == "upsert":
-        store.upsert(op["keys"], vectors_of(op["vectors"]), labels=op["labels"], data=op["data"])
-    elif op["kind"] == "update":
-        store.update(op["keys"], labels=op["labels"], data=op["data"])
-    elif op["kind"] == "delete":
-        store.delete(op["keys"])
-    else:
-        raise ValueError(op["kind"])
-    return None
-
-
-def applied(model: Model, op: Op, keys: list[Any] | None = None) -> Model:
-    """What a store with this content holds after the operation."""
-    new = dict(model)
-    keys = op["keys"] if op["keys"] is not None else keys or []
-    for i, key in enumerate(keys):
-        if op["kind"] == "delete":
-            del new[key]
-        else:
-            vector = new[key][0] if op["kind"] == "update" else op["vectors"][i]
-            new[key] = (vector, op["labels"][i], op["data"][i])
-    return new
 
 
 class Log:
@@ -90,130 +39,11 @@ class Log:
     def line(self, **what: Any) -> None:
         os.write(self._handle, json.dumps(what).encode() + b"\n")
 
-    def call(self, store: Store, op: Op) -> None:
-        self.line(op=op)
-        self.line(done=call(store, op))
-
-
-def read_log(path: Path, model: Model) -> tuple[Model, Op | None, list[str], list[str]]:
-    """The model after all acknowledged calls, the call that was not acknowledged, steps reached, and what went wrong."""
-    pending, reached, wrong = None, [], []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        entry = json.loads(line)
-        if "op" in entry:
-            pending = entry["op"]
-        elif "done" in entry:
-            assert pending is not None
-            model, pending = applied(model, pending, entry["done"]), None
-        elif "step" in entry:
-            reached.append(entry["step"])
-        else:
-            wrong.append(entry["wrong"])
-    return model, pending, reached, wrong
-
-
-# -- what the store must hold -------------------------------------------------------------------------------------------
-
-
-def verify(path: Path, model: Model, pending: list[Op], *, seed: int = 0, rebuilds: bool = False) -> Model:
-    """Opens a store after a crash and compares all of it; returns what it holds, the pending calls that came through included.
-
-    Args:
-        pending: Calls that were not acknowledged: each must be there entirely, or not at all.
-        rebuilds: Segments may be damaged; they are right after optimize(), and answers are right before.
-    """
-    with simstore.open(path, background=False, **OPTIONS) as store:
-        assert_tidy(path, store)
-        for op in pending:
-            model = _settled(store, model, op)
-        assert_holds(store, model)
-        assert_finds(store, model, seed)
-        if not rebuilds:
-            assert store.check() == []
-        else:
-            store.optimize()
-            assert store.check() == []
-            assert_finds(store, model, seed)
-        _assert_writable(store, model, seed)
-        assert store.check() == []
-    return model
-
-
-def _settled(store: Store, model: Model, op: Op) -> Model:
-    """The model with the operation, or without it: what the store has."""
-    keys = op["keys"]
-    if keys is None:
-        found = sorted(item.key for item in store.scan() if isinstance(item.key, int) and item.key not in model)
-        assert len(found) in (0, len(op["vectors"])), f"half an add: {len(found)} of {len(op['vectors'])} items"
-        return applied(model, op, found) if found else model
-    after = applied(model, op)
-    held = [_content(item) for item in store.get_many(keys)]
-    without, with_it = ([_expected(side.get(key)) for key in keys] for side in (model, after))
-    assert held in (without, with_it), f"half a call: {op['kind']} of {keys}"
-    return after if held == with_it else model
-
-
-def _content(item: Any) -> Any:
-    return None if item is None else (item.vector.tobytes(), item.label, item.data)
-
-
-def _expected(entry: Any) -> Any:
-    return None if entry is None else (vectors_of([entry[0]])[0].tobytes(), entry[1], entry[2])
-
-
-def assert_tidy(path: Path, store: Store) -> None:
-    """No file is there that does not belong to the store."""
-    assert set(os.listdir(path)) == {"store.json", "data.mdb", "lock.mdb", "segments"}
-    with store._core.environment.read() as txn:
-        named = {record.file for record in store._core.database.segments(txn)}
-    assert set(os.listdir(path / "segments")) <= named
-
-
-def assert_holds(store: Store, model: Model) -> None:
-    """Exactly the items of the model are there, however one asks."""
-    assert len(store) == len(model)
-    assert {item.key: _content(item) for item in store.scan()} == {key: _expected(entry) for key, entry in model.items()}
-    assert [_content(item) for item in store.get_many(list(model))] == [_expected(entry) for entry in model.values()]
-    labels: dict[Any, int] = {}
-    for _, label, _ in model.values():
-        labels[label] = labels.get(label, 0) + 1
-    assert store.labels() == labels
-
-
-def assert_finds(store: Store, model: Model, seed: int, n: int = 6) -> None:
-    """Searches are right: the exact one and the one by graph (whose recall on so few items is all but perfect)."""
-    if not model:
-        assert store.info().dim is None or list(store.search(np.ones(DIM))) == []
-        return
-    keys, vectors = list(model), vectors_of([entry[0] for entry in model.values()]).astype(np.float64)
-    found = 0
-    for query in np.random.default_rng([seed, 5]).standard_normal((n, DIM)).astype(np.float32):
-        distances = np.sqrt(((vectors - query.astype(np.float64)) ** 2).sum(axis=1))
-        true = dict(zip(keys, distances.tolist(), strict=True))
-        best = np.sort(distances)[:10]
-        for exact in (True, False):
-            hits = store.search(query, 10, exact=exact)
-            assert len(set(hits.keys)) == len(hits.keys) == len(best)
-            for hit in hits:
-                assert abs(hit.distance - true[hit.key]) < 1e-4
-                assert (hit.label, hit.data) == model[hit.key][1:]
-            if exact:
-                np.testing.assert_allclose(hits.distances, best, atol=1e-4)
-            else:
-                found += sum(hit.distance <= best[-1] + 1e-4 for hit in hits) == len(best)
-    assert found >= n - 2, f"{n - found} of {n} searches missed something"
-
-
-def _assert_writable(store: Store, model: Model, seed: int) -> None:
-    op = writing("add", ["after the crash"], 10_000_000 + seed)
-    call(store, op)
-    hit = store.search(vectors_of(op["vectors"])[0], 1)[0]
-    assert hit.distance == 0
-    if seed % 3 == 0:
-        store.optimize()
-        assert_finds(store, applied(model, op), seed, n=2)
-    store.delete("after the crash")
-    assert len(store) == len(model)
+    def call(self, store: Store, op: Op, who: str = "") -> Any:
+        self.line(op=op, who=who)
+        result = call(store, op)
+        self.line(done=result, who=who)
+        return result
 
 
 # -- what a child does --------------------------------------------------------------------------------------------------
@@ -224,56 +54,144 @@ def make(path: Path, log: Log) -> None:
     simstore.open(path, background=False, **OPTIONS).close()
 
 
+def compact(path: Path, log: Log) -> None:
+    """Compacts a store that others may have open."""
+    store = simstore.open(path, background=False, **OPTIONS)
+    store.compact()
+    store.close()
+
+
 def scripted(path: Path, log: Log) -> None:
-    """One thread: a store's life from being made to being closed, through each kind of write, fold, merge and rebuild."""
+    """One thread: a store's life from being made to being closed, through each kind of call, fold, merge and rebuild."""
     maintenance.FOLD_BYTES, maintenance.FOLD_ROWS = 1, 8
     store = simstore.open(path, background=False, **OPTIONS)
     log.call(store, writing("add", [f"k{i}" for i in range(40)], 100))
     log.call(store, writing("add", None, 200, n=5))
     store.optimize()  # a fold
+    log.call(store, naming("snapshot", "one"))
     log.call(store, writing("upsert", [f"k{i}" for i in range(30, 50)], 300))
-    log.call(store, {**writing("update", ["k1", "k2", "k45"], 400), "vectors": None})
-    log.call(store, {"kind": "delete", "keys": ["k3", "k4"]})
+    log.call(store, updating(["k1", "k2", "k45"], 400))
+    log.call(store, deleting(["k3", "k4"]))
     store.optimize()  # a merge, or a build anew
     log.call(store, writing("add", [f"m{i}" for i in range(15)], 500))
     store.optimize()  # a merge onto the graph there is
-    log.call(store, {"kind": "delete", "keys": [f"k{i}" for i in range(5, 35)]})
+    log.call(store, naming("restore", "one"))
+    log.call(store, naming("restore", "before-restore-one"))
+    log.call(store, naming("backup", "first.backup"))
+    log.call(store, naming("delete_snapshot", "one"))
+    log.call(store, {"kind": "compact"})  # what only "one" has seen goes
+    log.call(store, deleting([f"k{i}" for i in range(5, 35)]))
     log.call(store, writing("upsert", [f"k{i}" for i in range(20, 40)], 600))
+    log.call(store, naming("delete_snapshot", "before-restore-before-restore-one"))
+    log.call(store, {"kind": "compact"})
+    log.call(store, deleting([f"m{i}" for i in range(5)]))
     store.close()  # rebuilds what is mostly dead, folds and merges
 
 
-def mixed(path: Path, log: Log, seed: int) -> None:
-    """Two threads that write, one that searches and optimizes, one in the background that folds; until it is killed."""
-    maintenance.FOLD_BYTES, maintenance.FOLD_ROWS = 1, 30
-    store = simstore.open(path, **OPTIONS)
-    known = [item.key for item in store.scan()]
-    stop = time.monotonic() + SECONDS / 4
+class Turns:
+    """Writers go beside each other; who must know exactly what the store holds goes alone."""
 
-    def write(name: str, own: list[Any], log: Log) -> None:
-        rnd = random.Random(f"{seed}-{name}")
-        live = dict.fromkeys(own)
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._n_beside = 0
+        self._n_wanting = 0  # to go alone
+
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._n_wanting)
+            self._n_beside += 1
         try:
-            while time.monotonic() < stop:
-                op = _next_op(rnd, live, name)
-                log.line(op=op)
-                keys = call(store, op)
-                log.line(done=keys)
-                for key in op["keys"] if op["keys"] is not None else keys or []:
-                    live.pop(key, None) if op["kind"] == "delete" else live.setdefault(key)
+            yield
+        finally:
+            with self._changed:
+                self._n_beside -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._n_wanting += 1
+            self._changed.wait_for(lambda: not self._n_beside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_wanting -= 1
+                self._changed.notify_all()
+
+
+class Mixed:
+    """Two threads that write, one that remembers and restores, one that searches, optimizes and compacts, and one in the
+    background that folds; until they are killed. Each writer has keys of its own.
+    """
+
+    def __init__(self, path: Path, log: Log, seed: int) -> None:
+        maintenance.FOLD_BYTES, maintenance.FOLD_ROWS = 1, 30
+        self.store = simstore.open(path, **OPTIONS)
+        self.log, self.seed = log, seed
+        self.stop = time.monotonic() + SECONDS / 4
+        self.turns = Turns()
+        self.live: dict[str, dict[Any, None]] = {"a": {}, "b": {}}
+        self._look()
+
+    def run(self) -> None:
+        for work, who in ((self._write, "a"), (self._write, "b"), (self._remember, "c")):
+            threading.Thread(target=self._tried, args=(work, who), daemon=True).start()
+        self._tried(self._search, "d")
+
+    def _tried(self, work: Callable[[str, random.Random], None], who: str) -> None:
+        rnd = random.Random(f"{self.seed}-{who}")
+        try:
+            while time.monotonic() < self.stop:
+                work(who, rnd)
         except BaseException as err:
-            log.line(wrong=f"{type(err).__name__}: {err}")
+            self.log.line(wrong=f"{who}: {type(err).__name__}: {err}")
 
-    threads = []
-    for name in ("a", "b"):
-        own = [key for key in known if (isinstance(key, int) and name == "a") or str(key).startswith(name)]
-        log_of = Log(_log_of(path, seed, name))
-        threads.append(threading.Thread(target=write, args=(name, own, log_of), daemon=True))
-        threads[-1].start()
-    _search(store, log, random.Random(seed), stop)
+    def _look(self) -> None:
+        """Finds out which keys are alive."""
+        keys = [item.key for item in self.store.scan()]
+        self.live["b"] = dict.fromkeys(key for key in keys if str(key).startswith("b"))
+        self.live["a"] = dict.fromkeys(key for key in keys if key not in self.live["b"])
 
+    def _write(self, who: str, rnd: random.Random) -> None:
+        with self.turns.beside():
+            live = self.live[who]
+            op = _next_op(rnd, live, who)
+            keys = self.log.call(self.store, op, who)
+            for key in op["keys"] if op["keys"] is not None else keys or []:
+                live.pop(key, None) if op["kind"] == "delete" else live.setdefault(key)
 
-def _log_of(path: Path, seed: int, name: str) -> Path:
-    return path.parent / f"{path.name}-{seed}-{name}.log"
+    def _remember(self, who: str, rnd: random.Random) -> None:
+        time.sleep(rnd.random() * 0.03)
+        names = [snapshot.name for snapshot in self.store.snapshots()]
+        chance = rnd.random()
+        if chance < 0.15:
+            with self.turns.alone():
+                self.log.call(self.store, naming("backup", f"{rnd.randrange(1 << 60)}.backup"), who)
+        elif not names or chance < 0.45:
+            with self.turns.alone():
+                self.log.call(self.store, naming("snapshot", f"snapshot {rnd.randrange(1 << 60)}"), who)
+        elif len(names) > 4 or chance < 0.6:
+            self.log.call(self.store, naming("delete_snapshot", rnd.choice(names)), who)
+        else:
+            with self.turns.alone():
+                self.log.call(self.store, naming("restore", rnd.choice([name for name in names if len(name) < 90])), who)
+                self._look()
+
+    def _search(self, who: str, rnd: random.Random) -> None:
+        query = vectors_of([rnd.randrange(1000)])[0]
+        hits = self.store.search(query, 5, with_vectors=True) if self.store.info().dim else []
+        distances = [hit.distance for hit in hits]
+        true = [float(np.linalg.norm(hit.vector - query)) for hit in hits if hit.vector is not None]
+        if distances != sorted(distances) or not np.allclose(distances, true, atol=1e-4):
+            self.log.line(wrong=f"hits at {distances}, where {true} is right")
+        chance = rnd.random()
+        if chance < 0.04:
+            self.store.optimize()
+        elif chance < 0.16:
+            self.log.call(self.store, {"kind": "compact"}, who)
+        time.sleep(0.001)
 
 
 def _next_op(rnd: random.Random, live: dict[Any, None], name: str) -> Op:
@@ -286,25 +204,7 @@ def _next_op(rnd: random.Random, live: dict[Any, None], name: str) -> Op:
         return writing("add", [f"{name}{fresh}-{i}" for i in range(rnd.choice([1, 2, 40]))], first)
     if kind < 0.5:
         return writing("upsert", [*some, *(f"{name}new{first}-{i}" for i in range(rnd.choice([0, 3])))], first)
-    if kind < 0.65:
-        return {**writing("update", some, first), "vectors": None}
-    return {"kind": "delete", "keys": some}
-
-
-def _search(store: Store, log: Log, rnd: random.Random, stop: float) -> None:
-    try:
-        while time.monotonic() < stop:
-            query = vectors_of([rnd.randrange(1000)])[0]
-            hits = store.search(query, 5, with_vectors=True) if store.info().dim else []
-            distances = [hit.distance for hit in hits]
-            true = [float(np.linalg.norm(hit.vector - query)) for hit in hits if hit.vector is not None]
-            if distances != sorted(distances) or not np.allclose(distances, true, atol=1e-4):
-                log.line(wrong=f"hits at {distances}, where {true} is right")
-            if rnd.random() < 0.05:
-                store.optimize()
-            time.sleep(0.001)
-    except BaseException as err:
-        log.line(wrong=f"{type(err).__name__}: {err}")
+    return updating(some, first) if kind < 0.65 else deleting(some)
 
 
 # -- being killed -------------------------------------------------------------------------------------------------------
@@ -324,7 +224,7 @@ def _run(request: dict[str, Any]) -> None:
     def passed(name: str) -> None:
         nonlocal count
         with lock:
-            if count == kill_at:
+            if count == kill_at or name == request.get("kill_at_step"):
                 log.line(step=name)
                 _die()
             count += 1
@@ -343,9 +243,9 @@ def _run(request: dict[str, Any]) -> None:
     else:
         steps.set_observer(passed)
     if request["work"] == "mixed":
-        mixed(path, log, request["seed"])
+        Mixed(path, log, request["seed"]).run()
     else:
-        {"make": make, "scripted": scripted}[request["work"]](path, log)
+        {"make": make, "scripted": scripted, "compact": compact}[request["work"]](path, log)
     sys.settrace(None)
     if files:
         log.line(step=count)

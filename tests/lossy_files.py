@@ -18,10 +18,11 @@ class LossyFiles(LocalFiles):
     """LocalFiles that keeps account of what has been synced, and makes images of what a crash may leave.
 
     Contents not synced are whole, cut off, zeroed or empty after a crash. A name made, changed or removed in a directory that
-    was not synced after it is as it was, or as it is. LMDB syncs its own file: data.mdb is whole wherever its name is.
+    was not synced after it is as it was, or as it is; a rename within a directory has happened or not, as journals have it. LMDB
+    syncs its own file: data.mdb is whole wherever its name is, unless ``copied`` says that LMDB only made a copy there.
 
     Args:
-        root: The store's directory; it may not exist yet.
+        root: The store's directory, which may not exist yet; or one with stores in it.
         shadow: A directory of the same file system, where removed files are kept.
         after: Called with the name of each operation, after it.
         forgets: Files whose sync does nothing, though it says that it did.
@@ -38,6 +39,7 @@ class LossyFiles(LocalFiles):
         self._root, self._shadow, self._after, self._forgets = root, shadow, after, forgets
         self._unsynced: set[int] = set()
         self._synced_names: dict[Path, Nodes] = {}
+        self._renamed: dict[Path, list[set[str]]] = {}
         shadow.mkdir()
         self.adopt()
 
@@ -81,12 +83,23 @@ class LossyFiles(LocalFiles):
 
     def sync_dir(self, path: Path) -> None:
         self._synced_names[path] = self._names(path)
+        self._renamed.pop(path, None)
         self._after("sync_dir")
 
     def rename(self, source: Path, target: Path) -> None:
         self._names(source.parent)
         super().rename(source, target)
+        if source.parent == target.parent:
+            tied = self._renamed.setdefault(source.parent, [])
+            joined = [names for names in tied if names & {source.name, target.name}]
+            tied[:] = [names for names in tied if names not in joined] + [{source.name, target.name}.union(*joined)]
+        for known in [path for path in self._synced_names if path == source or source in path.parents]:
+            self._synced_names[target / known.relative_to(source)] = self._synced_names.pop(known)
         self._after("rename")
+
+    def copied(self, path: Path) -> None:
+        """Says that LMDB has copied a database to that file, unsynced."""
+        self._unsynced.add(path.stat().st_ino)
 
     def remove(self, path: Path) -> None:
         self._names(path.parent)
@@ -103,19 +116,28 @@ class LossyFiles(LocalFiles):
             rng: Chooses among what may happen to each name and content; None drops all that was not synced.
         """
         now, synced = self._names(self._root.parent), self._synced_names.get(self._root.parent, {})
-        if self._root.name in now and self._keeps(now[self._root.name], synced.get(self._root.name), rng) is not None:
+        is_old = self._chooser(self._root.parent, rng)
+        if (synced if is_old(self._root.name) else now).get(self._root.name) is not None:
             self._image_of(self._root, target, rng)
 
-    @staticmethod
-    def _keeps(now: int | None, synced: int | None, rng: np.random.Generator | None) -> int | None:
-        """Which of the inodes, or neither, a name leads to after the crash."""
-        return synced if now == synced or rng is None or rng.random() < 0.5 else now
+    def _chooser(self, directory: Path, rng: np.random.Generator | None) -> Callable[[str], bool]:
+        """Whether a name of a directory is after the crash as it was when that was synced, or as it is."""
+        chosen: dict[str, bool] = {}
+
+        def is_old(name: str) -> bool:
+            if name not in chosen:
+                tied = next((names for names in self._renamed.get(directory, []) if name in names), {name})
+                chosen.update(dict.fromkeys(tied, rng is None or rng.random() < 0.5))
+            return chosen[name]
+
+        return is_old
 
     def _image_of(self, directory: Path, target: Path, rng: np.random.Generator | None) -> None:
         target.mkdir()
         now, synced = self._names(directory), self._synced_names.get(directory, {})
+        is_old = self._chooser(directory, rng)
         for name in sorted(now.keys() | synced.keys()):
-            inode = self._keeps(now.get(name), synced.get(name), rng)
+            inode = now.get(name) if now.get(name) == synced.get(name) else (synced if is_old(name) else now).get(name)
             if inode is None or name == "lock.mdb":
                 continue
             if (self._shadow / str(inode)).exists():

@@ -1,16 +1,19 @@
 """kill -9 at every step, at lines, at random: what was acknowledged is there, what was not is there wholly or not at all."""
 
 import ast
+import json
 import os
 import random
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import crash_child
 import pytest
-from crash_child import OPTIONS, Model, Server, read_log, verify
+from crash_child import Server
+from crash_model import NOTHING, OPTIONS, read_log, verify
 
 import simstore
 from simstore.errors import NotAStoreError, StoreNotFoundError
@@ -32,9 +35,10 @@ def all_steps(server: Server, tmp_path_factory: pytest.TempPathFactory) -> list[
     """The steps of the scripted workload, in order, by running it to its end."""
     directory = tmp_path_factory.mktemp("steps")
     assert server.run(work="scripted", path=directory / "s.sim", log=directory / "log") == 0
-    model, pending, reached, wrong = read_log(directory / "log", {})
-    assert pending is None and wrong == [] and len(model) == 53
-    verify(directory / "s.sim", model, [])
+    world, pending, reached, wrong = read_log(directory / "log", NOTHING)
+    assert pending == [] and wrong == [] and len(world.items) == 48
+    assert world.snapshots.keys() == {"before-restore-one"} and world.backups.keys() == {"first.backup"}
+    verify(directory / "s.sim", world, [])
     return reached
 
 
@@ -57,44 +61,53 @@ def test_every_step_is_reached(all_steps: list[str]) -> None:
 def test_killed_at_every_step(server: Server, all_steps: list[str], tmp_path: Path) -> None:
     killed = set()
     for at, name in enumerate(all_steps):
-        path, log = tmp_path / f"{at}.sim", tmp_path / f"{at}.log"
+        path, log = tmp_path / f"{at}" / "s.sim", tmp_path / f"{at}.log"
+        path.parent.mkdir()
         assert server.run(work="scripted", path=path, log=log, kill_at=at) == KILLED
-        model, pending, reached, wrong = read_log(log, {})
+        world, pending, reached, wrong = read_log(log, NOTHING)
         assert reached[-1] == name and len(reached) == at + 1 and wrong == []
-        after_write = verify(path, model, [pending] if pending else [], seed=at)
+        try:
+            held = verify(path, world, pending, seed=at)
+        except Exception as err:
+            raise AssertionError(f"killed at step {at}, {name}") from err
         if name == "write.committed":  # it was on the disk, though nobody was told
-            assert pending is not None and after_write != model
-        elif name.startswith("write."):
-            assert after_write == model
+            assert pending and held != world
+        else:
+            assert held == world
         killed.add(name)
-        shutil.rmtree(path)
+        shutil.rmtree(path.parent)
     assert killed == steps_in_source()
 
 
 # -- at lines: whatever has no name yet ---------------------------------------------------------------------------------
 
 MAKING = ("store/opening.py", "storage/environment.py", "storage/files.py", "storage/database.py")
+REMEMBERING = (
+    "store/remembering.py", "store/compaction.py", "store/opening.py", "storage/copying.py", "store/backup.py", "store/core.py",
+)  # fmt: skip
 PUBLISHING = ("store/maintenance.py", "storage/files.py", "store/writer.py", "storage/environment.py")
 
 
 def killed_at_lines(server: Server, directory: Path, work: str, files: tuple[str, ...], n: int | None) -> int:
     """Kills a workload at n of the lines that it runs in some files (all of them if None), evenly spread; how many kills."""
-    assert server.run(work=work, path=directory / "whole.sim", log=directory / "whole.log", lines_of=files) == 0
-    total = read_log(directory / "whole.log", {})[2][-1]
+    (directory / "whole").mkdir()
+    assert server.run(work=work, path=directory / "whole" / "s.sim", log=directory / "whole.log", lines_of=files) == 0
+    total = read_log(directory / "whole.log", NOTHING)[2][-1]
     assert isinstance(total, int) and total > 60
     places = range(total) if n is None else sorted({i * total // n for i in range(n)})
     for at in places:
-        path, log = directory / f"{at}.sim", directory / f"{at}.log"
+        path, log = directory / f"{at}" / "s.sim", directory / f"{at}.log"
+        path.parent.mkdir()
         assert server.run(work=work, path=path, log=log, kill_at=at, lines_of=files) == KILLED
-        model, pending, reached, wrong = read_log(log, {})
+        world, pending, reached, wrong = read_log(log, NOTHING)
         assert wrong == []
         try:
             if work == "make" and at % 2:
                 readable_or_not_there(path)
-            verify(path, model, [pending] if pending else [], seed=at)
+            verify(path, world, pending, seed=at)
         except Exception as err:
             raise AssertionError(f"killed at line event {at}, {reached[-1]}") from err
-        shutil.rmtree(path)
+        shutil.rmtree(path.parent)
     return len(places)
 
 
@@ -124,41 +137,68 @@ def test_killed_at_many_lines_of_writing_and_publishing(server: Server, tmp_path
     killed_at_lines(server, tmp_path, "scripted", PUBLISHING, 300)
 
 
+def test_killed_at_lines_of_remembering_and_compacting(server: Server, tmp_path: Path) -> None:
+    killed_at_lines(server, tmp_path, "scripted", REMEMBERING, 30)
+
+
+@pytest.mark.slow
+def test_killed_at_many_lines_of_remembering_and_compacting(server: Server, tmp_path: Path) -> None:
+    killed_at_lines(server, tmp_path, "scripted", REMEMBERING, 300)
+
+
 # -- at random ----------------------------------------------------------------------------------------------------------
 
 
-def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[int, int]:
-    """Kills a mixed load n times, in stores that live on; returns how many calls were acknowledged, and how many pending."""
+def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[Counter[str], Counter[str]]:
+    """Kills a mixed load n times, in stores that live on; returns how many calls of each kind were acknowledged, and how
+    many were pending.
+    """
     rnd = random.Random(seed)
-    path, model = directory / "0.sim", Model()
-    n_calls = n_pending = 0
+    path, world = directory / "0" / "s.sim", NOTHING
+    n_calls, n_pending = Counter[str](), Counter[str]()
     for i in range(n):
         if i % 40 == 39:
-            path, model = directory / f"{i}.sim", Model()
-        request = {"kill_at": rnd.randrange(150)} if rnd.random() < 0.5 else {"kill_after_s": rnd.random() ** 2 * 0.6}
-        assert server.run(work="mixed", path=path, log=directory / f"{i}.log", seed=i, **request) == KILLED
-        pendings = []
-        for name in ("a", "b"):
-            file = crash_child._log_of(path, i, name)
-            n_calls += file.read_bytes().count(b'"done"') if file.exists() else 0
-            model, pending, _, wrong = read_log(file, model)
-            assert wrong == []
-            pendings += [pending] if pending else []
-        assert read_log(directory / f"{i}.log", {})[3] == []
-        n_pending += len(pendings)
-        model = verify(path, model, pendings, seed=i)
+            path, world = directory / f"{i}" / "s.sim", NOTHING
+        path.parent.mkdir(exist_ok=True)
+        log = directory / f"{i}.log"
+        request = {"kill_at": rnd.randrange(250)} if rnd.random() < 0.5 else {"kill_after_s": rnd.random() ** 2 * 0.6}
+        assert server.run(work="mixed", path=path, log=log, seed=i, **request) == KILLED
+        world, pending, _, wrong = read_log(log, world)
+        assert wrong == []
+        n_calls += calls_in(log)
+        n_pending.update(op["kind"] for op in pending)
+        world = verify(path, world, pending, seed=i)
+        for name in world.backups:
+            shutil.rmtree(path.parent / name)
+        world = world._replace(backups={})
     return n_calls, n_pending
+
+
+def calls_in(log: Path) -> Counter[str]:
+    """How many calls of each kind a log acknowledges."""
+    kinds: dict[str, str] = {}
+    counted = Counter[str]()
+    for entry in map(json.loads, log.read_bytes().splitlines() if log.exists() else []):
+        if "op" in entry:
+            kinds[entry["who"]] = entry["op"]["kind"]
+        elif "done" in entry:
+            counted[kinds[entry["who"]]] += 1
+    return counted
+
+
+KINDS = {"add", "upsert", "update", "delete", "snapshot", "delete_snapshot", "restore", "backup", "compact"}
 
 
 def test_killed_at_random(server: Server, tmp_path: Path) -> None:
     n_calls, n_pending = random_kills(server, tmp_path, 25, seed=1)
-    assert n_calls > 100 and n_pending > 5  # else nothing was tried
+    assert n_calls.total() > 100 and n_pending.total() > 5  # else nothing was tried
 
 
 @pytest.mark.slow
 def test_killed_at_random_many_times(server: Server, tmp_path: Path) -> None:
     n_calls, n_pending = random_kills(server, tmp_path, 200, seed=2)
-    assert n_calls > 1500 and n_pending > 100
+    assert n_calls.total() > 1500 and n_pending.total() > 100
+    assert n_calls.keys() == n_pending.keys() == KINDS and min(n_calls.values()) > 30
 
 
 def test_a_killed_store_can_be_made_with_mode_w(server: Server, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import lmdb
 import numpy as np
 import pytest
-from crash_child import DIM, OPTIONS, Model, applied, assert_finds, assert_holds, assert_tidy, call, vectors_of, writing
+from crash_model import DIM, OPTIONS, Model, applied, assert_finds, assert_holds, assert_tidy, call, vectors_of, writing
 
 import simstore
 from simstore import Store
@@ -194,7 +194,7 @@ GROW_IN_A_CHILD = """
 import sys; sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from test_growing_map import open_growing
-from crash_child import call, writing
+from crash_model import call, writing
 store = open_growing(Path(sys.argv[1]))
 for n in range(30):
     op = writing("add", [f"child-{n}-{i}" for i in range(30)], 100_000 + 100 * n)

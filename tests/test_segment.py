@@ -220,7 +220,7 @@ def test_scan_of_some_rows() -> None:
     rng = np.random.default_rng(2)
     for query in whole_numbers(5, 10, 6, largest=2):
         keep = rng.random(400) < 0.3
-        for among in (None, rows[keep]):
+        for among in (None, np.unique(segment.nodes_of(rows[keep]))):
             found = Found(1, 20)
             segment.scan(query[None], bitmap(rows[keep], 1400), found, among)
             expected, expected_rows = oracle(vectors[keep], rows[keep], query, 20)

@@ -40,7 +40,7 @@ from simstore.errors import (
 )
 from simstore.storage import steps
 from simstore.store import core as cores
-from simstore.store import maintenance
+from simstore.store import guard, maintenance
 
 Model = dict[Any, tuple[Any, Any, NDArray[np.float32]]]
 """Label, data and vector of each key, in the order of writing."""
@@ -1064,9 +1064,10 @@ def test_going_over_where_nothing_may_be_written(stores: OpenStore, monkeypatch:
     def refuse(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(type(store._files), "rename", refuse)
     for _ in range(2):
-        with pytest.raises(StorageError, match=r"going over to the compacted database .* failed: .*Permission denied"):
+        with pytest.raises(StorageError, match=r"was compacted, and this process may not put .* in place .*Permission denied"):
             store.get("k1")
     monkeypatch.undo()
     assert_holds(store, model)

@@ -98,6 +98,7 @@ class Graph:
         found: Found,
         expected: int = 0,
         budget: int = ...,
+        hidden: NDArray[np.uint32] | None = None,  # (n_queries,)
     ) -> int: ...
     def scan(
         self,

@@ -396,11 +396,12 @@ cdef class Graph:
     # -- what Python calls --
 
     def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0,
-               size_t budget=-1):
+               size_t budget=-1, const uint32_t[::1] hidden=None):
         """Adds the segment's approximate nearest of each query [n, dim] to found.
 
         ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
-        that some query has fewer than ``expected`` answers, or met ``budget`` nodes under the bitmap and gave up.
+        that some query has fewer than ``expected`` answers, or met ``budget`` nodes under the bitmap and gave up. ``hidden``
+        has a node for each query that its walk must not enter, as if it were not there; it has no upper level.
         """
         cdef _Scratch scratch
         cdef int k = found.k, flags = 0
@@ -411,6 +412,8 @@ cdef class Graph:
         cdef uint32_t *links
         cdef float dists[_BATCH]
         self.check_shapes(queries, found)
+        if hidden is not None and hidden.shape[0] != queries.shape[0]:
+            raise ValueError("one hidden node for each query")
         width = min(width, self.n)
         try:
             scratch = self.spare.pop()
@@ -422,6 +425,8 @@ cdef class Graph:
             raise MemoryError
         with nogil:
             for q in range(queries.shape[0]):
+                if hidden is not None and hidden[q] < self.n:
+                    scratch.visit(hidden[q])
                 if bitmap == NULL:
                     size = self.walk(&queries[q, 0], width, scratch, links, dists, &flags)
                 else:

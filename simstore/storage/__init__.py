@@ -1,14 +1,27 @@
 """What is on disk: files, LMDB tables, encodings. It knows rows and bytes, never a distance."""
 
 from simstore.storage.database import Database, NewRows
-from simstore.storage.environment import DATA_FILE, EngineError, Environment, MovedError, Transaction, check_size, translate
+from simstore.storage.environment import (
+    DATA_FILE,
+    REFUSALS,
+    Attempt,
+    EngineError,
+    Environment,
+    MovedError,
+    Transaction,
+    check_size,
+    translate,
+)
 from simstore.storage.files import Files, LocalFiles
 from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State
 from simstore.storage.schema import FORMAT_VERSION, IndexedField, Schema
+from simstore.storage.staging_table import Staging
 
 __all__ = [
     "DATA_FILE",
     "FORMAT_VERSION",
+    "REFUSALS",
+    "Attempt",
     "Database",
     "EngineError",
     "Environment",
@@ -21,6 +34,7 @@ __all__ = [
     "Schema",
     "SegmentRecord",
     "SnapshotRecord",
+    "Staging",
     "State",
     "Transaction",
     "check_size",

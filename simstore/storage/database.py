@@ -15,6 +15,7 @@ from simstore.storage.history import History
 from simstore.storage.records import U64, Record, State, item_body, item_value, read_record, row_key
 from simstore.storage.schema import Schema
 from simstore.storage.segment_table import SegmentTable
+from simstore.storage.staging_table import StagingTable
 from simstore.storage.vector_table import VectorTable
 from simstore.where.paths import value_at
 from simstore.where.postings import terms_of
@@ -35,7 +36,7 @@ class NewRows:
     vectors: NDArray[np.float32]
 
 
-class Database(VectorTable, History, SegmentTable, FieldTable):
+class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
     """The tables. Every method works within the transaction it is given."""
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
@@ -107,7 +108,9 @@ class Database(VectorTable, History, SegmentTable, FieldTable):
                 if cursor.set_key(key) and cursor.last_dup():
                     newest = cursor.value()
                     if len(newest) != len(row_key(0)):
-                        raise CorruptStoreError(f"the entry of key {key!r} is damaged: store.check() lists what else is")
+                        raise CorruptStoreError(
+                            f"the entry of key {key!r} is damaged: check(deep=True) lists all damage, repair() mends it"
+                        )
                     if txn.get(newest, db=self._tombstones) is None:
                         row = int.from_bytes(newest, "big")
                 found.append(row)
@@ -133,7 +136,8 @@ class Database(VectorTable, History, SegmentTable, FieldTable):
             return
         if encode_key(key) != encoded:
             raise CorruptStoreError(
-                f"key {decode_key(encoded)!r} leads to the item of {key!r}: store.check() lists what else is damaged"
+                f"key {decode_key(encoded)!r} leads to the item of {key!r}: "
+                "check(deep=True) lists all damage, repair() mends it"
             )
 
     def has_label(self, txn: Transaction, label: bytes, row: int) -> bool:

@@ -19,6 +19,7 @@ from simstore.errors import (
     AlreadyOpenError,
     CorruptStoreError,
     DimensionError,
+    EmbedderMismatchError,
     ForkedStoreError,
     IndexExistsError,
     IndexNotFoundError,
@@ -34,6 +35,8 @@ from simstore.errors import (
 
 __all__ = [
     "DATA_FILE",
+    "REFUSALS",
+    "Attempt",
     "EngineError",
     "Environment",
     "MovedError",
@@ -49,16 +52,17 @@ EngineError = lmdb.Error
 Transaction = Any  # lmdb.Transaction: py-lmdb carries no types
 Table = Any
 
+# What a work raises only while it has put nothing, so that its transaction can be committed with what other works put in it
 REFUSALS = (
     KeyExistsError,
     KeyNotFoundError,
     DimensionError,
+    EmbedderMismatchError,
     IndexExistsError,
     IndexNotFoundError,
     SnapshotExistsError,
     SnapshotNotFoundError,
 )
-"""What work within a write transaction raises before it has put anything."""
 
 DATA_FILE = "data.mdb"
 _MOVED = b"moved"
@@ -142,6 +146,12 @@ class MovedError(Exception):
         self.name = name
 
 
+class Attempt:
+    """Whether a write has been committed: who is interrupted cannot tell from the exception."""
+
+    committed = False
+
+
 class _Gate:
     """Lets transactions through until the map must grow; then waits until none is open."""
 
@@ -182,10 +192,13 @@ class _Gate:
 class _GatedTransaction:
     """A transaction that counts at the gate; only where maps grow."""
 
-    def __init__(self, gate: _Gate, begin: Callable[[], Transaction], resize: Callable[[], None]) -> None:
+    def __init__(
+        self, gate: _Gate, begin: Callable[[], Transaction], resize: Callable[[], None], attempt: Attempt | None
+    ) -> None:
         self._gate = gate
         self._begin = begin
         self._resize = resize
+        self._attempt = attempt
 
     def __enter__(self) -> Transaction:
         while True:
@@ -205,7 +218,13 @@ class _GatedTransaction:
         if exc[0] is not None:
             self._gate.hold(1)
         try:
+            if exc[0] is None and self._attempt is not None:
+                self._attempt.committed = True
             self._transaction.__exit__(*exc)
+        except lmdb.Error:
+            if self._attempt is not None:
+                self._attempt.committed = False
+            raise
         finally:
             if exc[0] is not None:
                 self._gate.hold(-1)
@@ -253,6 +272,7 @@ class Environment:
         self._gate = _Gate() if grows else None
         self._path = path
         self._closed = False
+        self._writing = threading.RLock()  # close() waits for it: py-lmdb crashes, hangs or loses a commit if a write goes on
         self._tables: dict[str, Table] = {}
         try:
             self._env = lmdb.open(
@@ -333,35 +353,57 @@ class Environment:
             return closed
         return translate(err)
 
-    def _begin(self, write: bool) -> AbstractContextManager[Transaction]:
+    def _begin(self, write: bool, attempt: Attempt | None = None) -> AbstractContextManager[Transaction]:
         if self._gate is None:
             transaction: AbstractContextManager[Transaction] = self._env.begin(write=write)
             return transaction
-        return _GatedTransaction(self._gate, lambda: self._env.begin(write=write), lambda: self._env.set_mapsize(0))
+        return _GatedTransaction(self._gate, lambda: self._env.begin(write=write), lambda: self._env.set_mapsize(0), attempt)
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
+    def write(self, work: Callable[[Transaction], T], *, attempt: Attempt | None = None) -> T:
         """Runs work(transaction) and commits; where it raises, nothing is written. It runs again if the map had to grow.
+
+        Args:
+            work: Puts nothing before it raises one of REFUSALS.
+            attempt: Learns whether it was committed, also where an interrupt (KeyboardInterrupt and the like) is raised.
 
         Raises:
             StorageFullError: No space; nothing was written.
             StorageError, CorruptStoreError: LMDB refused; nothing was written.
         """
-        while True:
-            self.check_usable()
-            try:
-                with self._begin(True) as transaction:
-                    self.refuse_moved(transaction)
-                    try:
-                        return work(transaction)
-                    except REFUSALS as err:
-                        refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
-                raise refused
-            except lmdb.MapFullError as err:
-                if self._gate is None:
-                    raise translate(err) from err
+        self.check_usable()  # before the lock: in a forked child some thread that is no more may hold it
+        with self._writing:
+            while True:
+                if self._closed:
+                    self.check_usable()
+                try:
+                    return self._written(work, attempt)
+                except lmdb.Error as err:
+                    if attempt is not None:
+                        attempt.committed = False
+                    if self._gate is None or not isinstance(err, lmdb.MapFullError):
+                        raise self.translated(err) from err
                 self._gate.alone(lambda: self._env.set_mapsize(self._env.info()["map_size"] * _GROWTH))
-            except lmdb.Error as err:
-                raise self.translated(err) from err
+
+    def _written(self, work: Callable[[Transaction], T], attempt: Attempt | None) -> T:
+        with self._begin(True, attempt) as transaction:
+            self.refuse_moved(transaction)
+            try:
+                result = work(transaction)
+                if attempt is not None and self._gate is None:
+                    # Interrupts strike when a call returns: none from here until LMDB has committed, or has raised
+                    attempt.committed = True
+                return result
+            except REFUSALS as err:
+                refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
+        raise refused
+
+    def clear_dead_readers(self) -> int:
+        """Frees the slots of readers whose process is gone: they would keep old pages from being used again."""
+        try:
+            n: int = self._env.reader_check()
+            return n
+        except lmdb.Error as err:
+            raise self.translated(err) from err
 
     @staticmethod
     def refuse_moved(txn: Transaction) -> None:
@@ -376,7 +418,7 @@ class Environment:
         txn.put(_MOVED, name.encode())
 
     def copy_to(self, directory: Path) -> None:
-        """Writes the newest state to data.mdb in another directory, synced, while others go on.
+        """Writes the newest state to data.mdb in another directory, not synced, while others go on.
 
         A plain copy: LMDB's compacting one (0.9.36) dies of dupfixed tables with many values for a key.
 
@@ -386,14 +428,6 @@ class Environment:
         self.check_usable()
         try:
             self._env.copy(os.fspath(directory))
-        except lmdb.Error as err:
-            raise self.translated(err) from err
-
-    def clear_dead_readers(self) -> int:
-        """Frees the slots of readers whose process is gone: they would keep old pages from being used again."""
-        try:
-            n: int = self._env.reader_check()
-            return n
         except lmdb.Error as err:
             raise self.translated(err) from err
 
@@ -415,7 +449,13 @@ class Environment:
         """Closes the database. Buffers that transactions handed out must be gone."""
         if not self._closed and self._pid == os.getpid():
             self._closed = True
-            self._env.close()
+            try:
+                with self._writing:
+                    self._env.close()
+            except BaseException:  # interrupted while it waited: it is closed all the same
+                with self._writing:
+                    self._env.close()
+                raise
 
 
 def structural_problems(path: Path) -> list[str]:

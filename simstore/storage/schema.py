@@ -11,6 +11,7 @@ from simstore.storage.records import sealed, unsealed
 __all__ = ["FORMAT_VERSION", "Epoch", "IndexedField", "Schema"]
 
 FORMAT_VERSION = 1
+_DAMAGED = "is damaged (its checksum does not match), without which nothing can be read: restore the store from a backup"
 
 
 class IndexedField(NamedTuple):
@@ -49,6 +50,11 @@ class Schema:
     epoch_row: int = 0
     past: tuple[Epoch, ...] = ()
 
+    @property
+    def fingerprint(self) -> str | None:
+        """The embedder's fingerprint; None without an embedder."""
+        return None if self.embedder is None else str(self.embedder["fingerprint"])
+
     def value(self) -> bytes:
         """The stored value."""
         return sealed(msgpack.packb(asdict(self)))
@@ -60,7 +66,7 @@ class Schema:
         Raises:
             FormatVersionError: A newer simstore wrote it.
         """
-        fields = msgpack.unpackb(unsealed(value, "the store's schema"))
+        fields = msgpack.unpackb(unsealed(value, "the store's schema", remedy=_DAMAGED))
         if fields["format"] > FORMAT_VERSION:
             raise FormatVersionError(
                 f"the store has format {fields['format']}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"

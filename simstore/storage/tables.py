@@ -65,6 +65,28 @@ class Tables:
         with txn.cursor(db=self._handle(table)) as cursor:
             cursor.putmulti(entries, append=True)
 
+    def n_entries(self, txn: Transaction, table: str) -> int:
+        """How many entries a table has; each value of a key counts."""
+        handle = self._handle(table)
+        return 0 if handle is None else int(txn.stat(handle)["entries"])
+
+    def entry(self, txn: Transaction, table: str, key: bytes) -> bytes | None:
+        """A value as it is stored, or None."""
+        value: bytes | None = txn.get(key, db=self._handle(table))
+        return value
+
+    def put_entry(self, txn: Transaction, table: str, key: bytes, value: bytes) -> None:
+        """Writes an entry as it is."""
+        txn.put(key, value, db=self._handle(table))
+
+    def drop_entry(self, txn: Transaction, table: str, key: bytes, value: bytes = b"") -> None:
+        """Removes an entry; where a key has many values, the given one."""
+        txn.delete(key, value, db=self._handle(table))
+
+    def clear(self, txn: Transaction, table: str) -> None:
+        """Removes all entries of a table."""
+        txn.drop(self._handle(table), delete=False)
+
     def _handle(self, table: str) -> Table | None:
         handle: Table | None = getattr(self, f"_{table}")
         return handle
@@ -85,5 +107,5 @@ class Tables:
         """The stored value of a row's item."""
         value: bytes | None = txn.get(row_key(row), db=self._items)
         if value is None:
-            raise CorruptStoreError(f"the item in row {row} is missing: store.check() lists what else is")
+            raise CorruptStoreError(f"the item in row {row} is missing: check(deep=True) lists all damage, repair() mends it")
         return value

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ __all__ = [
     "NOW",
     "Batch",
     "Keys",
+    "NewItems",
     "batch_of",
     "check_k",
     "check_max_distance",
@@ -65,6 +66,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class NewItems(NamedTuple):
+    """Items and their vectors [n, dim], and the fingerprint of the embedder that made those; None if they were given."""
+
+    batch: Batch
+    vectors: NDArray[np.float32]
+    made_by: str | None
 
 
 def is_single(keys: Any) -> bool:
@@ -238,6 +247,17 @@ def check_positive(name: str, value: Any) -> None:
         return
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InvalidArgumentError(f"{name} is a whole number of at least 1, not {value!r}")
+
+
+def check_recall(recall: Any, ef: Any) -> None:
+    """Raises InvalidArgumentError unless recall is None, or a share above 0 that stands in place of ef."""
+    if recall is None:
+        return
+    number = isinstance(recall, (int, float, np.integer, np.floating)) and not isinstance(recall, bool)
+    if not number or not 0 < recall <= 1:
+        raise InvalidArgumentError(f"recall is a share of the true neighbours, above 0 and at most 1, as 0.95; not {recall!r}")
+    if ef is not None:
+        raise InvalidArgumentError("give ef, or the recall for which the store chooses it: one of them, not both")
 
 
 def embedded(vectors: Any, n: int | None, dim: int | None) -> NDArray[np.float32]:

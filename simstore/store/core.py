@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from simstore.errors import StoreClosedError
+from simstore.reports import Stats
 from simstore.storage import Database, Environment, Files, MovedError, SnapshotRecord
 from simstore.store import opening
 from simstore.store.filters import Filters
 from simstore.store.leases import leave, release
 from simstore.store.maintenance import Maintenance
 from simstore.store.searcher import Searcher, Threads
+from simstore.store.statistics import Statistics
 from simstore.store.view import View, Views
 from simstore.store.writer import Writer
 
@@ -37,18 +39,20 @@ class Setting:
 class Core:
     """The parts of a Store, all over one open database."""
 
-    def __init__(self, setting: Setting, environment: Environment, database: Database, threads: Threads) -> None:
+    def __init__(
+        self, setting: Setting, environment: Environment, database: Database, threads: Threads, statistics: Statistics
+    ) -> None:
         self.environment, self.database = environment, database
         segments_dir = setting.path / opening.SEGMENTS
         self.views = Views(database, setting.files, segments_dir, snapshot=setting.snapshot)
-        self.writer = Writer(environment, database)
+        self.writer = Writer(environment, database, statistics)
         self.maintenance = Maintenance(
-            environment, database, self.views, setting.files, segments_dir,
+            environment, database, self.views, setting.files, segments_dir, statistics,
             background=setting.background and not setting.readonly,
         )  # fmt: skip
         consider = None if setting.readonly else self.maintenance.consider
         self.filters = Filters(database)
-        self.searcher = Searcher(environment, database, self.views, self.filters, threads, consider)
+        self.searcher = Searcher(environment, database, self.views, self.filters, threads, statistics, consider)
 
     def view(self) -> View:
         """The newest state."""
@@ -79,7 +83,9 @@ class Cores:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._threads = Threads()
-        self.current: Core | Any = Core(setting, opened.environment, opened.database, self._threads)
+        self.statistics = Statistics()
+        self._past = 0, 0  # works and commits of earlier cores
+        self.current: Core | Any = Core(setting, opened.environment, opened.database, self._threads, self.statistics)
 
     def run(self, work: Callable[[Core], T]) -> T:
         """work(core), with the newest core."""
@@ -102,8 +108,14 @@ class Cores:
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
                 for_snapshot=setting.snapshot is not None, instead_of=old.environment,
             )  # fmt: skip
-            self.current = Core(self.setting, opened.environment, opened.database, self._threads)
+            self.current = Core(self.setting, opened.environment, opened.database, self._threads, self.statistics)
             leave(setting.path, old.environment, for_snapshot=setting.snapshot is not None)
+            self._past = self._past[0] + old.writer.commits.n_writes, self._past[1] + old.writer.commits.n_commits
+
+    def stats(self) -> Stats:
+        """What all cores have done."""
+        commits = self.current.writer.commits
+        return self.statistics.now(self._past[0] + commits.n_writes, self._past[1] + commits.n_commits)
 
     def refuse_closed(self) -> None:
         """Raises StoreClosedError after close()."""

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from simstore.errors import CorruptStoreError
+from simstore.reports import StoreInfo
 from simstore.storage import DATA_FILE, Database, Files, Transaction
 from simstore.storage.encoding import decode_key
 from simstore.store.filters import Selection
 from simstore.store.opening import SEGMENTS, directory_size
 from simstore.store.view import View
-from simstore.types import EmbedderSpec, Label, StoreInfo
+from simstore.types import EmbedderSpec, Label
 from simstore.where.paths import Path as FieldPath
 
 __all__ = ["described", "label_counts"]
@@ -28,7 +29,7 @@ def label_counts(txn: Transaction, database: Database, view: View, chosen: Selec
     for name, rows in database.postings(txn, "labels"):
         if int(rows.max(initial=0)) >= n_rows:
             raise CorruptStoreError(
-                f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
+                f"label {name!r} leads to a row that does not exist: check(deep=True) lists all damage, repair() mends it"
             )
         counts[decode_key(name)] = int(np.count_nonzero(visible.of_rows(rows[rows < view.state.next_row])))
     counts[None] = total - sum(counts.values())

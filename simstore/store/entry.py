@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from simstore.embedders import Embedder, check_same, from_record, model_bytes, to_record
+from simstore.embedders import Embedder, check_same, model_bytes, to_record
 from simstore.errors import InvalidArgumentError
 from simstore.storage import DATA_FILE, Files, LocalFiles, MovedError
-from simstore.store import arguments, opening
+from simstore.store import arguments, models, opening
 from simstore.store.core import Setting
 from simstore.store.indexing import add_index, paths_of
 from simstore.store.leases import release
 from simstore.store.store import Store
+from simstore.where.paths import Path as FieldPath
 
 __all__ = ["open", "open_through"]
 
@@ -123,28 +125,34 @@ def open_through(
     while True:
         opened = opening.open_directory(directory, mode, settings, files, map_size=map_size, for_snapshot=for_snapshot)
         try:
-            past = None if snapshot is None else opening.snapshot_named(opened, snapshot)
-            known = opened.schema.embedder if past is None else past.embedder
+            past = None if snapshot is None else models.snapshot_named(opened, snapshot)
+            if past is not None:
+                opened = replace(opened, schema=replace(opened.schema, dim=past.dim, embedder=past.embedder))
+                settings.check_against(opened.schema)
+            known = opened.schema.embedder
             if known is None and embedder is not None and record is not None:
-                opening.check_dim(opened.schema, record)
+                models.check_dim(opened.schema, record)
                 if not readonly:
-                    opening.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
-            elif known is not None and embedder is None:
-                embedder = from_record(known, opening.model_path(opened.path, known))
+                    new_schema = models.save_embedder(opened, files, record, content if creates else model_bytes(embedder))
+                    opened = replace(opened, schema=new_schema)
             elif known is not None and embedder is not None:
                 check_same(known, embedder)
-                if known["saved"] and not readonly and files.size(opening.model_path(opened.path, known)) <= 0:
-                    opening.save_embedder(opened, files, known, model_bytes(embedder))
-            new = set(paths) - {indexed.path for indexed in opened.schema.indexed}
-            if new:
+                if known["saved"] and not readonly and files.size(models.model_path(opened.path, known)) <= 0:
+                    models.save_embedder(opened, files, known, model_bytes(embedder))
+            if set(paths) - {indexed.path for indexed in opened.schema.indexed}:
                 opening.require_writable(opened.path, readonly, snapshot)
-                database = opened.database
-                opened.environment.write(lambda txn, into=database: add_index(txn, into, paths, None, missing_only=True))  # type: ignore[misc]
+                _index(opened, paths)
             return Store(Setting(opened.path, files, readonly, background, past, map_size), opened, embedder)
-        except BaseException as err:
+        except MovedError:  # compacted by another process just now
             release(opened.path, opened.environment, for_snapshot=for_snapshot)
-            if not isinstance(err, MovedError):  # compacted by another process, just now
-                raise
+            mode = "a" if mode == "w" else mode
+        except BaseException:
+            release(opened.path, opened.environment, for_snapshot=for_snapshot)
+            raise
+
+
+def _index(opened: opening.Opened, paths: tuple[FieldPath, ...]) -> None:
+    opened.environment.write(lambda txn: add_index(txn, opened.database, paths, None, missing_only=True))
 
 
 def _whole(n: Any) -> Any:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from simstore.index import Found, Segment, scan
 from simstore.metrics import METRICS
+from simstore.reports import Plan, PlanPart
 from simstore.store.request import Request
 from simstore.store.sight import Path, Sight, search_segment
 from simstore.store.view import Loose
-from simstore.types import Plan, PlanPart
 
 __all__ = ["explained"]
 
@@ -70,4 +70,4 @@ def _scanned(sight: Sight, loose: Loose, query: NDArray[np.float32], found: Foun
     first, stop = loose.first, loose.first + len(loose.vectors)
     scan(loose.vectors, first, query, METRICS[sight.view.schema.metric], sight.words, found, loose.coarse)
     found.n_compared += stop - first if everything else sight.visible.count(first, stop)
-    return "exact"
+    return "tail"

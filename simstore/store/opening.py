@@ -6,12 +6,11 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import (
     CorruptStoreError,
@@ -21,40 +20,28 @@ from simstore.errors import (
     NotAStoreError,
     ReadOnlyStoreError,
     SimstoreError,
-    SnapshotNotFoundError,
     StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import (
-    DATA_FILE,
-    FORMAT_VERSION,
-    Database,
-    Environment,
-    Files,
-    MovedError,
-    Schema,
-    SnapshotRecord,
-    check_size,
-    steps,
-)
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
-from simstore.store.guard import guarded
+from simstore.store import models
+from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
 from simstore.store.leases import lease, release
+from simstore.store.models import EMBEDDERS
 
 __all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
-MARKER = "store.json"
-LOCK_FILE = "lock.mdb"
-SEGMENTS, EMBEDDERS, QUARANTINE = "segments", "embedder", "quarantine"
+SEGMENTS, QUARANTINE = "segments", "quarantine"
 COMPACTED = "compacted-"
 _MAGIC = "simstore"
 MAX_DIM = 65_536
 _M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
 _OPENING = threading.Lock()
 _SPACE_NEEDED = 1 << 18  # bytes: what LMDB may fill of lock.mdb
-_OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
+OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
 
 
 def _new_lock() -> None:
@@ -136,16 +123,16 @@ def _open_directory(
 ) -> Opened:
     try:
         _look(path, mode)
-        if mode != "r":
+        if mode != "r" and not (path / DATA_FILE).exists() and not (path / MARKER).exists():
             _clean(path)
-            if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
-                _create(path, settings, files)
+            _create(path, settings, files)
         check_marker(path, files)
         opened = _open(path, files, mode == "r", map_size, for_snapshot)
     except OSError as err:
         raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
     try:
-        settings.check_against(opened.schema)
+        if not for_snapshot:
+            settings.check_against(opened.schema)
         if mode != "r":
             _complete(opened, files)
     except BaseException as err:
@@ -168,7 +155,7 @@ def _look(path: Path, mode: str) -> None:
         if there:
             raise NotAStoreError(f"{path} is a directory, but holds no simstore store (there is no {MARKER})")
         raise StoreNotFoundError(f"there is no store at {path}: mode='a' would create one")
-    strange = {name for name in there - _OURS if not name.startswith((TEMPORARY, COMPACTED))}
+    strange = {name for name in there - OURS if not name.startswith((TEMPORARY, COMPACTED))}
     if not is_store and strange:
         raise NotAStoreError(
             f"{path} is a directory with other files in it ({sorted(strange)[0]!r}) and no simstore store: choose an empty or "
@@ -177,7 +164,7 @@ def _look(path: Path, mode: str) -> None:
 
 
 def _clean(path: Path) -> None:
-    """Removes what a process that died while creating left behind."""
+    """Removes what a process that died while creating or compacting left behind; this one does neither now."""
     for name in os.listdir(path) if path.is_dir() else []:
         if name.startswith(TEMPORARY) and is_abandoned(name):
             target = path / name
@@ -193,7 +180,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     aside = path / temporary_name()
     try:
         files.make_dir(aside)
-        _need_space(aside)
+        need_space(aside)
         environment = Environment(aside, create=True)
         try:
             database = Database(environment, create=True)
@@ -256,17 +243,18 @@ def _open(
     Raises:
         CorruptStoreError: That copy is not there.
     """
-    last = None
+    names: list[str] = []
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
                 return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
-            if moved.name == last:
+            if moved.name in names:
                 raise CorruptStoreError(
-                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: restore the store from a backup"
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
+                    "store from a backup"
                 ) from None
-            last = moved.name
+            names.append(moved.name)
             put_in_place(path, files, moved.name)
 
 
@@ -276,7 +264,7 @@ def _open_guarded(
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
-        _need_space(path)
+        need_space(path)
 
     def open_new() -> Environment:
         if not for_snapshot:
@@ -318,28 +306,7 @@ def follow(
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
 
-def put_in_place(path: Path, files: Files, name: str) -> None:
-    """Gives the compact copy of that name the name of the database, unless that has been done.
-
-    The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
-
-    Raises:
-        StorageError: It could not be done; the next to open the store does it.
-    """
-    with guarded(path / MARKER, exclusive=True):
-        if files.size(path / name) < 0:
-            return
-        try:
-            files.remove(path / LOCK_FILE)
-            steps.reached("compact.unlocked")
-            files.rename(path / name, path / DATA_FILE)
-            steps.reached("compact.renamed")
-            files.sync_dir(path)
-        except OSError as err:
-            raise storage_error(err, f"going over to the compacted database {path / name}") from err
-
-
-def _need_space(path: Path) -> None:
+def need_space(path: Path) -> None:
     """LMDB fills lock.mdb through a map: without space for it the process would die."""
     if hasattr(os, "statvfs"):
         stat = os.statvfs(path)
@@ -350,92 +317,41 @@ def _need_space(path: Path) -> None:
 def _complete(opened: Opened, files: Files) -> None:
     """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
     path = opened.path
+    _clean(path)
     files.make_dir(path / SEGMENTS)
     if not (path / MARKER).exists():
         marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
         content = json.dumps(marker).encode()
         temporary = write_file(files, path, [content], len(content))
         publish_file(files, temporary, path / MARKER)
+    remove_left_behind(opened, files)
 
-    def left_behind(txn: Any) -> list[Path]:
-        named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
-        named |= _models(txn, opened, files)
-        there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
-        there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
-        unnamed = [file for file in there if file not in named]
-        return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
 
-    def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
-        for file in left_behind(txn):
+def left_behind(txn: Any, opened: Opened, files: Files) -> list[Path]:
+    """The files that no transaction names, unless somebody is making them."""
+    path = opened.path
+    named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
+    named |= models.needed(txn, opened, files)
+    there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
+    there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
+    unnamed = [file for file in there if file not in named]
+    return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
+
+
+def remove_left_behind(opened: Opened, files: Files, among: Callable[[Path], bool] = lambda file: True) -> list[Path]:
+    """Removes the files that no transaction names, those of them that are among some; returns which."""
+
+    def unnamed(txn: Any) -> list[Path]:
+        return [file for file in left_behind(txn, opened, files) if among(file)]
+
+    def remove(txn: Any) -> list[Path]:  # within a write transaction: nobody else is publishing just now
+        for file in (found := unnamed(txn)):
             discard(files, file)
+        return found
 
     with opened.environment.reading() as txn:
-        is_clean = not left_behind(txn)
-    if not is_clean:
-        opened.environment.write(remove_unnamed)
-
-
-def _models(txn: Any, opened: Opened, files: Files) -> set[Path]:
-    """The models' files that the store, or a snapshot, still needs."""
-    try:
-        snapshots = opened.database.snapshots(txn)
-    except CorruptStoreError:  # nobody knows which one it needs
-        return {opened.path / EMBEDDERS / name for name in files.list_dir(opened.path / EMBEDDERS)}
-    embedders = [opened.database.schema(txn).embedder, *(snapshot.embedder for snapshot in snapshots)]
-    return {model_path(opened.path, embedder) for embedder in embedders if embedder is not None}
-
-
-def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content: bytes | None) -> Schema:
-    """Has the store remember its embedder: the model's file first, then the transaction that names it.
-
-    Raises:
-        StorageError: It could not be written; the store is as it was.
-    """
-    if content is not None:
-        record = record | {"model_xxh3": xxh3_64_hexdigest(content)}
-
-    def work(txn: Any) -> Schema:
-        schema = opened.database.schema(txn)
-        check_dim(schema, record)
-        if content is not None:
-            _save_model(opened.path, files, record, content)
-        new = replace(schema, dim=record["dim"], embedder=record)
-        opened.database.change_schema(txn, new)
-        return new
-
-    return opened.environment.write(work)
-
-
-def snapshot_named(opened: Opened, name: str) -> SnapshotRecord:
-    """The snapshot that is to be opened.
-
-    Raises:
-        SnapshotNotFoundError: There is no snapshot of that name.
-    """
-    with opened.environment.reading() as txn:
-        snapshot = opened.database.snapshot_named(txn, name)
-        if snapshot is None:
-            there = ", ".join(repr(other) for other, _ in opened.database.snapshot_values(txn)) or "none"
-            raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
-        return snapshot
-
-
-def check_dim(schema: Schema, record: dict[str, Any]) -> None:
-    """Raises DimensionError if the store holds vectors of another width than an embedder makes."""
-    if schema.dim is not None and schema.dim != record["dim"]:
-        raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
-
-
-def _save_model(path: Path, files: Files, record: dict[str, Any], content: bytes) -> None:
-    directory = path / EMBEDDERS
-    files.make_dir(directory)
-    publish_file(files, write_file(files, directory, [content], len(content)), model_path(path, record))
-    files.sync_dir(path)
-
-
-def model_path(path: Path, record: dict[str, Any]) -> Path:
-    """Where a store keeps its embedder's model."""
-    return path / EMBEDDERS / f"{record['fingerprint']}.keras"
+        is_clean = not unnamed(txn)
+    return [] if is_clean else opened.environment.write(remove)
 
 
 def require_writable(path: Path, readonly: bool, snapshot: str | None) -> None:

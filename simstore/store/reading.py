@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidKeyError, KeyNotFoundError
+from simstore.reports import StoreInfo
 from simstore.storage import Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import read_item
@@ -14,7 +15,7 @@ from simstore.store.core import Core
 from simstore.store.describe import described, label_counts
 from simstore.store.filters import refuse_mismatch
 from simstore.store.view import View
-from simstore.types import Item, Key, Label, StoreInfo
+from simstore.types import Item, Key, Label
 from simstore.where import Where, where_of
 
 __all__ = ["Reading"]
@@ -56,7 +57,8 @@ class Reading(StoreBase):
         """The row of each key in a view, or None."""
         if self._setting.snapshot is None:
             return core.database.live_rows(txn, encoded)
-        seen = ([row for row in core.database.rows_of(txn, key) if row in view.alive] for key in encoded)
+        n_rows = view.state.next_row
+        seen = ([row for row in core.database.rows_of(txn, key) if row < n_rows and row in view.alive] for key in encoded)
         return [rows[-1] if rows else None for rows in seen]
 
     def __contains__(self, key: object) -> bool:
@@ -117,7 +119,7 @@ class Reading(StoreBase):
                 self._cores.refuse_closed()
                 with core.environment.reading() as txn:
                     if condition is not None:
-                        refuse_mismatch(condition, core.database.records(txn, rows.tolist()))
+                        refuse_mismatch(condition, rows.tolist(), core.database.records(txn, rows.tolist()))
                     chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
                 yield from chunk
 
@@ -157,5 +159,7 @@ def item_of(core: Core, txn: Transaction, view: View, row: int, expected: Key | 
     """
     key, label, data = read_item(core.database.item(txn, row), row)
     if expected is not None and key != expected:
-        raise CorruptStoreError(f"key {expected!r} leads to the item of {key!r}: store.check() lists what else is damaged")
+        raise CorruptStoreError(
+            f"key {expected!r} leads to the item of {key!r}: check(deep=True) lists all damage, repair() mends it"
+        )
     return Item(key, label, data, core.database.vector(txn, row, view.schema.dim or 0))

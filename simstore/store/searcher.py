@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +13,25 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
-from simstore.storage import Database, EngineError, Environment, Transaction
+from simstore.reports import Plan, RecallEstimate
+from simstore.storage import Database, EngineError, Environment, Schema, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.explaining import explained
 from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
-from simstore.store.request import Request
+from simstore.store.request import Request, refuse_outdated
 from simstore.store.sight import Sight, search_segment
-from simstore.store.view import View, Views
-from simstore.types import BatchHits, Hits, Plan
+from simstore.store.statistics import Statistics
+from simstore.store.view import Loose, View, Views
+from simstore.types import BatchHits, Hits, Progress
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["Searcher", "Threads", "cpu_count", "thread_count"]
 
+T = TypeVar("T")
 _SORTED_K = 1024  # more answers than that are sorted at the end, and found exactly
 _CHUNK, _LARGEST_CHUNK = 32, 1024  # queries that a thread takes at a time
 
@@ -87,48 +93,84 @@ class Searcher:
         views: Views,
         filters: Filters,
         threads: Threads,
+        statistics: Statistics,
         on_searched: Callable[[View], None] | None,
     ) -> None:
         self._environment = environment
         self._database = database
         self._views = views
         self._threads = threads
+        self._statistics = statistics
         self._on_searched = on_searched or _nothing
         self._filters = filters
+        self._recalls = Recalls()
         self._recent = RecentRecords(database)
 
-    def search(self, query: NDArray[np.float32], request: Request) -> Hits:
-        """The answer to one prepared query [1, dim]."""
+    def search(self, query: NDArray[np.float32], request: Request, schema: Schema) -> Hits:
+        """The answer to one prepared query [1, dim], which was made for a schema.
+
+        Raises:
+            OutdatedError: The store has other vectors by now.
+        """
+        began = perf_counter_ns()
         try:
             with self._environment.read() as txn:
-                sight = self._sight(txn, request)
+                sight = self._sight(txn, request, schema)
                 view = sight.view
                 rows, distances = self._answer(txn, sight, query, request)
                 records = self._recent.read(txn, rows)
-                if request.where is not None:
-                    refuse_mismatch(request.where, records)
+                if request.where is not None and sight.chosen is not None:
+                    refuse_mismatch(request.where, rows, records, sight.chosen.checked)
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
+        self._statistics.searched(1, perf_counter_ns() - began)
         self._on_searched(view)
         return hits
 
-    def explain(self, query: NDArray[np.float32], request: Request) -> Plan:
+    def explain(self, query: NDArray[np.float32], request: Request, schema: Schema) -> Plan:
         """How a search for one prepared query [1, dim] is done, by doing it twice: what it finds damaged is left out then."""
         with self._environment.reading() as txn:
-            self._answer(txn, self._sight(txn, request), query, request)
-            sight = self._sight(txn, request)
+            self._answer(txn, self._sight(txn, request, schema), query, request)
+            sight = self._sight(txn, request, schema)
             return explained(sight, query, request, everything=min(request.k or 0, sight.n) > _SORTED_K)
 
-    def _sight(self, txn: Transaction, request: Request) -> Sight:
+    def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
+        """See Store.measure_recall."""
+        k = request.k or 1
+        return self._with_graphs(lambda view, loose: measured(view, loose, k, request.ef, sample, seed, progress))
+
+    def with_ef(self, request: Request) -> Request:
+        """The request with the ef that reaches the recall it asks for; an exact one, if no ef does."""
+        recall, k = request.recall, request.k or 1
+        if recall is None:
+            return request
+        ef = self._with_graphs(lambda view, loose: self._recalls.ef_for(view, loose, k, recall))
+        return replace(request, recall=None, ef=ef or request.ef, exact=ef is None)
+
+    def _with_graphs(self, work: Callable[[View, list[Loose]], T]) -> T:
+        """work(view, loose) on sound segments, outside of any transaction: it may take seconds."""
+        while True:
+            with self._environment.reading() as txn:
+                view = self._views.current(txn)
+                loose = self._views.loose(txn, view)
+            try:
+                return work(view, loose)
+            except CorruptStoreError:
+                self._views.drop_damaged(view)
+
+    def _sight(self, txn: Transaction, request: Request, schema: Schema) -> Sight:
         view = self._views.current(txn)
+        if view.schema is not schema:
+            refuse_outdated(schema, view.schema)
         chosen = None if request.where is None else self._filters.selection(txn, view, request.where)
         return Sight(view, self._views.loose(txn, view), chosen)
 
-    def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
-        """The answers to prepared queries [n, dim], all of one state."""
+    def search_many(self, queries: NDArray[np.float32], request: Request, schema: Schema, threads: int) -> BatchHits:
+        """The answers to prepared queries [n, dim], all of one state. Errors as in search."""
+        began = perf_counter_ns()
         with self._environment.reading() as txn:
-            sight = self._sight(txn, request)
+            sight = self._sight(txn, request, schema)
 
         def work(chunk: NDArray[np.float32]) -> BatchHits:
             with self._environment.reading() as txn:
@@ -143,6 +185,7 @@ class Searcher:
             if self._threads.is_closed:
                 raise StoreClosedError("the store was closed while it was searched: open it again") from None
             raise
+        self._statistics.searched(len(queries), perf_counter_ns() - began)
         self._on_searched(sight.view)
         return hits
 
@@ -186,11 +229,12 @@ class Searcher:
         found = Found(len(queries), k)
         for segment in sight.view.segments:
             try:
-                search_segment(sight, segment, queries, request, found)
+                self._statistics.took(search_segment(sight, segment, queries, request, found), len(queries))
             except CorruptStoreError:
                 return self._nearest(txn, self._without(txn, sight, segment), queries, k, request, metric)
         for first, vectors, coarse in sight.loose:
             scan(vectors, first, queries, metric, sight.words, found, coarse)
+            self._statistics.took("tail", len(queries))
         return found
 
     def _without(self, txn: Transaction, sight: Sight, segment: Segment) -> Sight:
@@ -224,8 +268,8 @@ class Searcher:
         numbers = rows.tolist()
         vectors = self._vectors(txn, sight.view, numbers, request)
         records = self._recent.read(txn, numbers)
-        if request.where is not None:
-            refuse_mismatch(request.where, records)
+        if request.where is not None and sight.chosen is not None:
+            refuse_mismatch(request.where, numbers, records, sight.chosen.checked)
         return BatchHits(records, distances, rows, counts, request.k, unpack, vectors)
 
     def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:

@@ -11,10 +11,12 @@ from simstore.store.filters import Selection
 from simstore.store.request import Request
 from simstore.store.view import Loose, View
 
-__all__ = ["Path", "Sight", "path_through", "search_segment"]
+__all__ = ["PATHS", "Path", "Sight", "path_through", "search_segment"]
 
-Path = Literal["graph", "rows", "exact", "none"]
-"""Along the graph; the allowed rows one by one; all rows one by one; nothing is allowed."""
+Path = Literal["graph", "rows", "exact", "tail", "none"]
+"""Along the graph; the allowed rows one by one; all rows one by one; the rows that no graph covers; nothing is allowed."""
+
+PATHS: tuple[Path, ...] = ("graph", "rows", "exact", "tail", "none")
 
 
 class Sight(NamedTuple):

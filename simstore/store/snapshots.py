@@ -4,12 +4,12 @@ import time
 from datetime import UTC, datetime
 
 from simstore.errors import InvalidArgumentError
+from simstore.reports import Difference, Restored, SnapshotInfo
 from simstore.storage import SnapshotRecord
 from simstore.store import arguments, remembering
 from simstore.store.arguments import NOW
 from simstore.store.base import StoreBase
 from simstore.store.core import Core
-from simstore.types import Difference, Restored, SnapshotInfo
 
 __all__ = ["Snapshots"]
 
@@ -63,6 +63,7 @@ class Snapshots(StoreBase):
         self._check_writable()
         arguments.check_snapshot_name(name)
         self._written(lambda txn, core: remembering.drop(txn, core.database, name))
+        self._remove_spare_models()
 
     def restore(self, name: str) -> Restored:
         """Makes a snapshot's state the present again, in one transaction.

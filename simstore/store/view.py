@@ -169,6 +169,8 @@ class Views:
         database = self._database
         Environment.refuse_moved(txn)
         state, schema = database.state(txn), database.schema(txn)
+        if old is not None and old.state.repaired_seq != state.repaired_seq:
+            old = None  # what was known of it holds no longer
         if self._snapshot is not None:
             state, schema, first_row, alive = self._remembered(txn, self._snapshot, old, state, schema)
             kept = alive
@@ -234,6 +236,14 @@ class Views:
             if self._view is view:
                 self._view = sound
         return sound
+
+    def drop_damaged(self, view: View) -> None:
+        """Compares each segment with its checksums; the next view is without those that differ."""
+        for segment in view.segments:
+            try:
+                segment.verify()
+            except CorruptStoreError:
+                view = self.without(view, segment)
 
     def loose(self, txn: Transaction, view: View) -> list[Loose]:
         """The prepared vectors of the view's loose ranges; the transaction sees the view's state."""

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
+from simstore.errors import DimensionError, EmbedderMismatchError, InvalidKeyError, KeyExistsError, KeyNotFoundError
 from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
-from simstore.store.arguments import Batch, Keys
+from simstore.store.arguments import Batch, Keys, NewItems
+from simstore.store.commits import Commits
 from simstore.store.filters import Filters, refuse_mismatch
+from simstore.store.statistics import Statistics
 from simstore.store.view import Views
 from simstore.types import Counts, Key
 from simstore.where import Where
@@ -35,43 +37,54 @@ class _Change:
 
 
 class Writer:
-    """Writes items. What a method returned from is on the disk; where it raised, nothing was written."""
+    """Writes items. What a method returned from is on the disk; where it raised, nothing was written.
 
-    def __init__(self, environment: Environment, database: Database) -> None:
-        self._environment = environment
+    Interrupted (KeyboardInterrupt and the like), it may have been written.
+    """
+
+    def __init__(self, environment: Environment, database: Database, statistics: Statistics) -> None:
+        self.commits = Commits(environment)
         self._database = database
+        self._statistics = statistics
 
-    def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
+    def add(self, items: NewItems) -> list[Key]:
         """Writes new items; returns their keys.
 
         Raises:
             KeyExistsError: One of the keys is in the store.
+            EmbedderMismatchError: The store has gone over to another embedder than the one that made the vectors.
         """
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> list[Key]:
-            state = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.live_rows(txn, keys.encoded)
             if any(row is not None for row in live):
                 at = next(i for i, row in enumerate(live) if row is not None)
                 raise KeyExistsError(f"keys[{at}]: {keys.plain[at]!r} is in the store already: upsert replaces it")
-            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
             return keys.plain
 
-        return self.write(work)
+        keys = self.write(work)
+        self._statistics.wrote(len(keys), 0, vectors.nbytes + sum(map(len, batch.data)))
+        return keys
 
-    def upsert(self, batch: Batch, vectors: NDArray[np.float32]) -> Counts:
-        """Writes items, replacing those whose key is in the store."""
+    def upsert(self, items: NewItems) -> Counts:
+        """Writes items, replacing those whose key is in the store; errors as in add, but for keys."""
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> Counts:
-            state = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.verified_rows(txn, keys.encoded)
-            self._commit(txn, state, self._change(state, keys, batch, vectors, live))
+            self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
             n_replaced = sum(row is not None for row in live)
             return Counts(added=len(live) - n_replaced, replaced=n_replaced)
 
-        return self.write(work)
+        counts = self.write(work)
+        self._statistics.wrote(sum(counts), counts.replaced, vectors.nbytes + sum(map(len, batch.data)))
+        return counts
 
     def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> None:
         """Gives items another label or other data; None keeps what they have.
@@ -80,7 +93,7 @@ class Writer:
             KeyNotFoundError: One of the keys is not in the store.
         """
 
-        def work(txn: Transaction) -> None:
+        def work(txn: Transaction) -> int:
             state = self._database.state(txn)
             schema = self._database.schema(txn)
             live = self._live(txn, keys)
@@ -91,8 +104,10 @@ class Writer:
             batch = Batch(keys, new_labels, [encode_label(label) for label in new_labels], new_data)
             vectors = np.stack([self._database.vector(txn, row, schema.dim or 0) for row in live])
             self._commit(txn, state, self._change(state, keys, batch, vectors, list(live)))
+            return vectors.nbytes + sum(map(len, new_data))
 
-        self.write(work)
+        n_bytes = self.write(work)
+        self._statistics.wrote(len(keys.plain), len(keys.plain), n_bytes)
 
     def delete(self, keys: Keys, *, ignore_missing: bool) -> int:
         """Deletes items; returns how many.
@@ -111,7 +126,9 @@ class Writer:
                 self._commit(txn, state, _Change(None, dead, state.n_live - len(dead), state.next_number))
             return len(dead)
 
-        return self.write(work)
+        n_deleted = self.write(work)
+        self._statistics.wrote(0, n_deleted, 0)
+        return n_deleted
 
     def delete_where(self, views: Views, filters: Filters, where: Where) -> int:
         """Deletes the items that match; returns how many."""
@@ -120,30 +137,37 @@ class Writer:
             view = views.within_write(txn)
             chosen = filters.selection_once(txn, view, where)
             dead = chosen.rows.rows(0, view.state.next_row).tolist()
-            refuse_mismatch(where, self._database.records(txn, dead))
+            refuse_mismatch(where, dead, self._database.records(txn, dead))
             if dead:
                 self._commit(txn, view.state, _Change(None, dead, view.state.n_live - len(dead), view.state.next_number))
             return len(dead)
 
-        return self.write(work)
+        n_deleted = self.write(work)
+        self._statistics.wrote(0, n_deleted, 0)
+        return n_deleted
 
     # -- one transaction --
+
+    # Other calls' works may stand before and after a work in its transaction, and it may run more than once: it keeps nothing
+    # outside the transaction, and has put nothing in it when it raises one of REFUSALS.
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """work(transaction), committed when it returns."""
         steps.reached("write.begun")
-        result = self._environment.write(work)
+        result = self.commits.write(work)
         steps.reached("write.committed")
         return result
 
-    def _begin(self, txn: Transaction, dim: int) -> State:
-        """The state before; the first vectors ever settle the store's width."""
+    def _begin(self, txn: Transaction, dim: int, made_by: str | None = None) -> tuple[State, Schema | None]:
+        """The state before; and the schema to put, where these are the first vectors ever and settle the store's width."""
         schema: Schema = self._database.schema(txn)
+        if made_by is not None and made_by != schema.fingerprint:
+            raise EmbedderMismatchError("the store has gone over to another embedder than the one that made these vectors")
         if schema.dim is None:
-            self._database.put_schema(txn, replace(schema, dim=dim))
-        elif schema.dim != dim:
+            return self._database.state(txn), replace(schema, dim=dim)
+        if schema.dim != dim:
             raise DimensionError(f"vectors have {dim} numbers each; this store holds vectors of {schema.dim}")
-        return self._database.state(txn)
+        return self._database.state(txn), None
 
     def _live(self, txn: Transaction, keys: Keys) -> list[int]:
         rows = self._database.verified_rows(txn, keys.encoded)
@@ -162,9 +186,11 @@ class Writer:
         next_number = max(state.next_number, min(max(numbers, default=-1) + 1, _LAST_NUMBER))
         return _Change(rows, dead, state.n_live + len(keys.plain) - len(dead), next_number)
 
-    def _commit(self, txn: Transaction, state: State, change: _Change) -> None:
-        """Writes the change as the next seq; the transaction commits after it."""
+    def _commit(self, txn: Transaction, state: State, change: _Change, schema: Schema | None = None) -> None:
+        """Writes the change as the next seq, and the schema if it is given; the transaction commits after it."""
         database, seq = self._database, state.seq + 1
+        if schema is not None:
+            database.put_schema(txn, schema)
         n_rows = 0 if change.rows is None else len(change.rows.keys)
         if change.rows is not None:
             database.append(txn, change.rows, state.next_row, seq)
