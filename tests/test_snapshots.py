@@ -40,7 +40,7 @@ from simstore.errors import (
 )
 from simstore.storage import steps
 from simstore.store import core as cores
-from simstore.store import maintenance
+from simstore.store import guard, maintenance
 
 Model = dict[Any, tuple[Any, Any, NDArray[np.float32]]]
 """Label, data and vector of each key, in the order of writing."""
@@ -1023,6 +1023,54 @@ def test_a_copy_that_is_missing(with_snapshot: Any, stores: OpenStore) -> None:
     saved.write_bytes(before)
     (path / "lock.mdb").unlink()
     stores(path)
+
+
+@pytest.mark.parametrize("step", ["compact.committed", "compact.unlocked", "compact.renamed"])
+def test_a_compact_that_is_cut_off_late(stores: OpenStore, step: str) -> None:
+    """The copy is the store as soon as the transaction has committed; whoever comes next goes over to it."""
+    store = stores(metric="l2")
+    path = store.info().path
+    model: Model = {}
+    upsert(store, model, range(60))
+    store.snapshot("s")
+    then = dict(model)
+    past = stores(path, snapshot="s")
+    delete(store, model, list(model)[:20])
+    for _ in range(2):
+        with failing_at(step), pytest.raises(ZeroDivisionError):
+            store.compact()
+        assert_holds(past, then)
+        upsert(store, model, range(50, 70), shift=len(model))
+        assert_holds(store, model)
+    with failing_at(step), pytest.raises(ZeroDivisionError):
+        store.compact()
+    store.close()  # neither has noticed
+    past.close()
+    for mode in ("r", "a"):
+        store = stores(path, mode=mode)
+        assert_holds(store, model)
+        assert store.check() == []
+        assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb", "segments", "store.json"]
+        store.close()
+
+
+def test_going_over_where_nothing_may_be_written(stores: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores(metric="l2")
+    model: Model = {}
+    upsert(store, model, range(30))
+    with failing_at("compact.committed"), pytest.raises(ZeroDivisionError):
+        store.compact()
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(type(store._files), "rename", refuse)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"was compacted, and this process may not put .* in place .*Permission denied"):
+            store.get("k1")
+    monkeypatch.undo()
+    assert_holds(store, model)
 
 
 def test_compact_without_space(stores: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
