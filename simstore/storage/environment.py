@@ -272,6 +272,7 @@ class Environment:
         self._gate = _Gate() if grows else None
         self._path = path
         self._closed = False
+        self._tables: dict[str, Table] = {}
         self._writing = threading.RLock()  # close() waits for it: py-lmdb crashes, hangs or loses a commit if a write goes on
         try:
             self._env = lmdb.open(
@@ -294,13 +295,30 @@ class Environment:
             raise translate(err) from err
 
     def table(self, name: str, *, create: bool = False, duplicates: bool = False) -> Table:
-        """The table of that name; with duplicates it holds many 8-byte values for one key."""
+        """The table of that name; with duplicates it holds many 8-byte values for one key. A new one is made in a write."""
+        known = self._tables.get(name)
+        if known is not None:
+            return known
+        options: dict[str, Any] = {"create": create, "dupsort": duplicates, "dupfixed": duplicates}
         try:
-            return self._env.open_db(name.encode(), create=create, dupsort=duplicates, dupfixed=duplicates)
+            if self.readonly:
+                table = self._env.open_db(name.encode(), **options)
+            else:  # open_db's own transaction would wait for another's while it keeps the interpreter from running that one
+                table = self.write(lambda txn: self._opened(txn, name, options))
         except lmdb.NotFoundError:
-            raise CorruptStoreError(f"{self._path} has no table {name!r}: it is no simstore database, or damaged") from None
+            table = None
         except lmdb.Error as err:
             raise translate(err) from err
+        if table is None:
+            raise CorruptStoreError(f"{self._path} has no table {name!r}: it is no simstore database, or damaged")
+        self._tables[name] = table
+        return table
+
+    def _opened(self, txn: Transaction, name: str, options: dict[str, Any]) -> Table | None:
+        try:
+            return self._env.open_db(name.encode(), txn=txn, **options)
+        except lmdb.NotFoundError:
+            return None
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A read transaction for a with-statement: it sees one state, whatever is written beside it."""
