@@ -1,12 +1,13 @@
 """What all parts of a Store share: the core that serves, and its end."""
 
+import threading
 import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
 from simstore.embedders import Embedder
-from simstore.errors import StorageFullError
+from simstore.errors import ForkedStoreError, StorageFullError, StoreClosedError
 from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
@@ -28,6 +29,7 @@ class StoreBase:
         self._embedders = Embedders(setting.path, embedder, opened.schema.embedder, readonly=setting.readonly)
         self._cores = Cores(setting, opened)
         self._finalizer = weakref.finalize(self, self._cores.close)
+        self._closing = threading.RLock()
 
     @property
     def _core(self) -> Core:
@@ -66,10 +68,19 @@ class StoreBase:
         Raises:
             StorageFullError: No space to fold the tail. The store is closed all the same, and everything written is in it.
         """
-        if not self._finalizer.alive:
-            return
         try:
             self._check_usable()
+        except ForkedStoreError:
+            self._finalizer()
+            raise
+        except StoreClosedError:
+            pass  # or it is just being closed
+        with self._closing:
+            if self._finalizer.alive:
+                self._close(progress)
+
+    def _close(self, progress: Progress | None) -> None:
+        try:
             self._core.maintenance.stop()
             if not self._setting.readonly:
                 self._run(lambda core: core.maintenance.run(progress=progress, stoppable=False))
