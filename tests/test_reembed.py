@@ -17,6 +17,7 @@ import simstore
 from simstore import Difference, Item, Reembedded, Store
 from simstore.embedders import FunctionEmbedder
 from simstore.errors import (
+    CorruptStoreError,
     DimensionError,
     EmbedderMismatchError,
     EmbedderRequiredError,
@@ -415,6 +416,7 @@ def test_damage_in_what_is_staged(full: Store, world: World, what: str) -> None:
     full._core.environment.write(damage)
     problems = full.check()
     assert [problem.where for problem in problems] == ["staged"] and "reembed() again" in problems[0].remedy
+    assert [problem.where for problem in full.repair().unrepaired] == ["staged"]
     assert full.reembed(embedder("b")).n_resumed == (59 if what == "vector" else 0)
     assert_holds(full, world, "b")
 
@@ -520,8 +522,44 @@ def test_models_stay_while_somebody_needs_them(stores: OpenStore, world: World, 
     assert store.check() == []  # that snapshot knows the new file
     for snapshot in store.snapshots():
         store.delete_snapshot(snapshot.name)
-    store.close()
-    assert models(stores()) == ["f-b.keras"]
+    assert models(store) == ["f-b.keras"]
+    store.reembed(a)
+    assert models(store) == ["f-a.keras"]
+    store.reembed(embedder("c"))
+    assert models(store) == []
+    assert_holds(store, world, "c")
+
+
+@pytest.mark.parametrize("searching", [True, False])
+def test_a_model_that_goes_while_it_is_loaded(stores: OpenStore, world: World, tmp_path: Path, searching: bool) -> None:
+    """As in another process that is about to load the old one when this one switches."""
+
+    class Gone(Kept):
+        def embed(self, batch: Any) -> NDArray[np.float32]:
+            if not is_moved:
+                return super().embed(batch)
+            if len(is_moved) == 1:
+                is_moved.append(True)
+                store.reembed(Kept("b", tmp_path))
+            raise CorruptStoreError("the model is missing")
+
+    is_moved: list[bool] = []
+    store = stores(embedder=Gone("a", tmp_path), metric="l2")
+    write(store, world)
+    is_moved.append(True)
+    x = inputs_of(1, 3)[0]
+    if searching:
+        expected = {key: one @ WEIGHTS["b"] for key, one in world.items()}
+        hits = store.search(input=x, k=3)
+        assert_nearest(hits.keys, hits.distances, x @ WEIGHTS["b"], expected, "l2", 3)
+        assert_holds(store, world, "b")
+    else:
+        store.add("new", inputs=x, data=x)
+        assert_holds(store, {**world, "new": x}, "b")
+    store.snapshot("b")
+    store.reembed(embedder("a"))
+    store.restore("b")
+    assert_holds(store, {**world} if searching else {**world, "new": x}, "b")
 
 
 def test_a_lost_model_of_a_snapshot_is_listed(stores: OpenStore, world: World, tmp_path: Path) -> None:
@@ -532,7 +570,8 @@ def test_a_lost_model_of_a_snapshot_is_listed(stores: OpenStore, world: World, t
     path = Path(store.info().path, "embedder", "f-a.keras")
     content = path.read_bytes()
     path.write_bytes(b"x")
-    assert [problem.where for problem in store.check()] == ["embedder"]
+    (problem,) = store.check()
+    assert problem.where == "embedder" and "backup" in problem.remedy
     path.write_bytes(content)
 
 

@@ -93,4 +93,4 @@ def assert_holds(store: Store, world: World, name: str, metric: str = "l2") -> N
             store.search(list(query), k=5, exact=True),
         ):
             assert_nearest(hits.keys, hits.distances.tolist(), query, expected, metric, 5)
-    assert store.check() == []
+    assert store.check(deep=True) == []

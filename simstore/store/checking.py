@@ -87,8 +87,9 @@ def _pages_are_sound(look: Look, findings: Findings) -> bool:
 
 def _check_state(look: Look, txn: Transaction) -> Iterator[Finding]:
     schema, state = look.database.schema(txn), look.database.state(txn)
-    if state.next_row and schema.dim is None:
-        yield Problem("state", f"{state.next_row} rows, where the schema knows no width", BACKUP)
+    n_rows = state.next_row - schema.epoch_row
+    if n_rows and schema.dim is None:
+        yield Problem("state", f"{n_rows} rows, where the schema knows no width", BACKUP)
 
 
 # -- what died ---------------------------------------------------------------------------------------------------------
@@ -186,6 +187,8 @@ def _check_embedders(look: Look, txn: Transaction) -> Iterator[Finding]:
     for record in saved.values():
         path = model_path(look.path, record)
         remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+        if record["fingerprint"] != look.database.schema(txn).fingerprint:
+            remedy = "bring the file back from a backup, or delete the snapshots that need it"
         try:
             if xxh3_64_hexdigest(look.files.read(path)) != record["model_xxh3"]:
                 yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
