@@ -2,8 +2,10 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +47,7 @@ class Selection:
     n_read: int
     checked: set[int]
     _counts: dict[int, int] = field(default_factory=dict)
-    _nodes: dict[Segment, NDArray[np.uint32]] = field(default_factory=dict)
+    _nodes: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
 
     def count_in(self, segment: Segment) -> int:
         """How many are in a segment."""
@@ -60,10 +62,10 @@ class Selection:
         Raises:
             CorruptStoreError: The segment's file is damaged.
         """
-        known = self._nodes.get(segment)
+        known = self._nodes.get(segment.first_row)
         if known is None:
             known = np.unique(segment.nodes_of(self.rows.rows(segment.first_row, segment.last_row + 1)))
-            self._nodes[segment] = known
+            self._nodes[segment.first_row] = known
         return known
 
 
@@ -89,7 +91,7 @@ class Filters:
         self._database = database
         self._lock = threading.Lock()
         self._matches: OrderedDict[Where, _Matches] = OrderedDict()
-        self._view: View | None = None
+        self._view: Callable[[], View | None] = _no_view  # weak: it keeps files mapped that merges have replaced
         self._selections: OrderedDict[Where, Selection] = OrderedDict()  # of that view
 
     def selection(self, txn: Transaction, view: View, where: Where) -> Selection:
@@ -99,7 +101,7 @@ class Filters:
             CorruptStoreError: An item that had to be looked at is damaged.
         """
         with self._lock:
-            known = self._selections.get(where) if self._view is view else None
+            known = self._selections.get(where) if self._view() is view else None
             before = self._matches.get(where)
         if known is not None:
             return known
@@ -108,8 +110,8 @@ class Filters:
         matches = self._matched(txn, view, where, before)
         selection = _selected(view, matches)
         with self._lock:
-            if self._view is not view:
-                self._view = view
+            if self._view() is not view:
+                self._view = ref(view)
                 self._selections.clear()
             _remember(self._matches, where, matches)
             _remember(self._selections, where, selection)
@@ -124,7 +126,7 @@ class Filters:
         with self._lock:
             self._matches.clear()
             self._selections.clear()
-            self._view = None
+            self._view = _no_view
 
     def _matched(self, txn: Transaction, view: View, where: Where, before: _Matches | None) -> _Matches:
         n_rows, indexed, repaired_seq = view.state.next_row, view.schema.indexed, view.state.repaired_seq
@@ -141,6 +143,10 @@ class Filters:
         words = found.sure
         _set(words, _matching(txn, self._database, where, unsure))
         return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, found.n_listed, len(unsure))
+
+
+def _no_view() -> None:
+    return None
 
 
 def _remember(known: OrderedDict[Where, T], where: Where, value: T) -> None:
