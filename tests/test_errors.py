@@ -691,7 +691,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 }
 WRITES = (
     *("add", "upsert", "update", "delete", "optimize", "create_index", "drop_index"),
-    *("snapshot", "delete_snapshot", "restore", "compact", "reembed"),
+    *("snapshot", "delete_snapshot", "restore", "compact", "reembed", "repair"),
 )
 WHERE = key == "a"
 WITH_WHERE: tuple[Callable[[Store], Any], ...] = (
