@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from crash_model import OPTIONS, Model, assert_finds, assert_holds, call, vectors_of
 
 import simstore
@@ -56,8 +57,8 @@ def read_on(store: Store, board: Board, n_writers: int, seconds: float) -> int:
             item = (store.get, lambda key: next(item for item in store.scan() if item.key == key))[n_calls % 2](who)
             assert item.data["n"] >= n, f"{item.data['n']} is read where {n} was written"
             hit = store.search(item.vector, 2, exact=bool(n_calls % 3), with_vectors=True)[0]
-            assert hit.distance == 0 or hit.vector is not None
-            assert who in store and len(store) >= n_writers
+            assert hit.vector is not None and abs(hit.distance - np.linalg.norm(hit.vector - item.vector)) < 1e-4
+            assert who in store and len(store) >= 1
             n_calls += 1
     return n_calls
 

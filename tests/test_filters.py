@@ -325,7 +325,7 @@ def test_more_answers_than_are_sorted(stores: OpenStore, monkeypatch: pytest.Mon
         where, right = as_expression(condition), matching(model, condition)
         assert_hits(store.search(vectors_of([7])[0], 50, where=where), right, vectors_of([7])[0], "l2", 50)
     plan = store.explain(vectors_of([7])[0], 30, where=field("n") < 100)
-    assert [part.path for part in plan.parts] == ["exact", "exact"]
+    assert [part.path for part in plan.parts] == ["exact", "tail"]
     assert plan.cost == plan.parts[0].n_rows - 8 + plan.parts[1].n_rows  # equal vectors share a node
 
 
@@ -846,10 +846,10 @@ def test_explain_says_what_is_done(stores: OpenStore) -> None:
     assert "335 items were looked at" in str(plan)
     plan = store.explain(query, 7, where=(field("n") < 50) & (field("other") < 3))
     assert not plan.is_indexed and plan.estimate == 60 and plan.n_read == 55
-    for where, paths in ((field("n") > 10**6, ["none", "none"]), (field("n") >= 0, ["rows", "exact"])):
+    for where, paths in ((field("n") > 10**6, ["none", "none"]), (field("n") >= 0, ["rows", "tail"])):
         assert [part.path for part in store.explain(query, 200, where=where).parts] == paths
     plan = store.explain(query, 7, exact=True)
-    assert plan.parts[0].path in ("exact", "rows") and plan.parts[1].path == "exact"
+    assert plan.parts[0].path in ("exact", "rows") and plan.parts[1].path == "tail"
     assert store.explain(query, 100_000).k == 100_000
     with pytest.raises(InvalidArgumentError):
         store.explain(query, None)  # type: ignore[arg-type]

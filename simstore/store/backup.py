@@ -13,7 +13,7 @@ from simstore.store import arguments
 from simstore.store.core import Core
 from simstore.store.guard import LOCK_FILE, MARKER
 from simstore.store.models import EMBEDDERS
-from simstore.store.opening import SEGMENTS
+from simstore.store.opening import SEGMENTS, need_space
 from simstore.store.view import open_segment
 from simstore.types import Progress
 
@@ -36,7 +36,7 @@ def backup_store(core: Core, path: Path, files: Files, dest: Any, progress: Prog
         raise StoreNotFoundError(f"the directory {target.parent} does not exist: create it first")
     if target.parent.resolve().is_relative_to(path.resolve()):
         raise InvalidArgumentError(f"{target} lies within the store itself: a backup goes to a path outside of it")
-    aside = target.parent / temporary_name()
+    aside = unfinished = target.parent / temporary_name()
     try:
         files.make_dir(aside)
         _copy(core, path, files, aside, progress)
@@ -48,11 +48,13 @@ def backup_store(core: Core, path: Path, files: Files, dest: Any, progress: Prog
         if os.path.lexists(target):  # a rename would replace an empty directory
             raise StoreExistsError(f"{target} exists already: a backup goes to a new path")
         files.rename(aside, target)
+        unfinished = target
         files.sync_dir(target.parent)
-    except OSError as err:
-        raise err if isinstance(err, SimstoreError) else storage_error(err, f"writing the backup {target}") from err
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException as err:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not isinstance(err, OSError) or isinstance(err, SimstoreError):
+            raise
+        raise storage_error(err, f"writing the backup {target}") from err
     return target
 
 
@@ -62,6 +64,7 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
         segments = _mapped(core.database.segments(txn), files, path)
     core.environment.copy_to(aside)
     steps.reached("backup.database")
+    need_space(aside)
     environment = Environment(aside)
     try:
         database = Database(environment)

@@ -39,6 +39,7 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
         shutil.rmtree(aside, ignore_errors=True)
         try:
             files.make_dir(aside)
+            need_space(aside)
             environment = Environment(aside, create=True)
             try:
                 copy_database(
@@ -50,11 +51,11 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
             shutil.copymode(path / DATA_FILE, aside / DATA_FILE)
             files.rename(aside / DATA_FILE, path / name)
             files.sync_dir(path)
+            need_space(path)  # for the new lock.mdb: once the copy has taken over, nobody could open it
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"compacting {path}") from err
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        need_space(path)  # for the new lock.mdb: later it would be too late
         steps.reached("compact.copied")
         core.environment.put_moved(txn, name)
         database.put_state(txn, replace(view.state, seq=view.state.seq + 1))

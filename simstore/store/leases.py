@@ -15,6 +15,7 @@ class _Lease:
         self.environment = environment
         self.n_snapshots = 0
         self.has_store = False
+        self.was_left = False
 
 
 _leases: dict[Path, list[_Lease]] = {}  # the newest last: compact() has replaced the others, which somebody still reads
@@ -55,28 +56,34 @@ def lease(
 
 
 def release(path: Path, environment: Environment, *, for_snapshot: bool) -> None:
-    """Gives a leased database back; the last one closes it."""
-    if leave(path, environment, for_snapshot=for_snapshot):
+    """Gives a leased database back; the last one closes it, unless somebody has left it and may be reading it."""
+    one = _returned(path, environment, for_snapshot)
+    if one is None or not (one.n_snapshots or one.has_store or one.was_left):
         environment.close()
 
 
-def leave(path: Path, environment: Environment, *, for_snapshot: bool) -> bool:
-    """Gives a leased database back, and closes nothing: what still reads it reads on. Returns whether nobody leases it now."""
+def leave(path: Path, environment: Environment, *, for_snapshot: bool) -> None:
+    """Gives back a database that was replaced. What still reads it reads on: it closes when nothing refers to it any more."""
+    one = _returned(path, environment, for_snapshot)
+    if one is not None:
+        one.was_left = True
+
+
+def _returned(path: Path, environment: Environment, for_snapshot: bool) -> _Lease | None:
     path = path.resolve()
     held = _leases.get(path, [])
-    for one in held:
-        if one.environment is environment:
-            if for_snapshot:
-                one.n_snapshots -= 1
-            else:
-                one.has_store = False
-            if one.n_snapshots or one.has_store:
-                return False
-            held.remove(one)
-            break
-    if not held:
-        _leases.pop(path, None)
-    return True
+    one = next((one for one in held if one.environment is environment), None)
+    if one is None:
+        return None
+    if for_snapshot:
+        one.n_snapshots -= 1
+    else:
+        one.has_store = False
+    if not one.n_snapshots and not one.has_store:
+        held.remove(one)
+        if not held:
+            _leases.pop(path, None)
+    return one
 
 
 def _inode(path: Path) -> int:
