@@ -1,4 +1,4 @@
-"""LMDB, behind what a store needs of it. The only module that imports lmdb."""
+"""LMDB, behind what a store needs of it. Only this module, and pages.py, import lmdb."""
 
 import ctypes
 import errno
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
-from lmdb import verify
 
 from simstore.errors import (
     AlreadyOpenError,
@@ -31,6 +30,7 @@ from simstore.errors import (
     StorageFullError,
     StoreClosedError,
 )
+from simstore.storage.pages import look_at_pages
 
 __all__ = [
     "DATA_FILE",
@@ -42,7 +42,6 @@ __all__ = [
     "Table",
     "Transaction",
     "check_size",
-    "structural_problems",
     "translate",
 ]
 
@@ -65,7 +64,6 @@ REFUSALS = (
 DATA_FILE = "data.mdb"
 _MOVED = b"moved"
 _TERABYTE = 1 << 40
-_verify: Callable[[str], list[str]] = verify.verify
 _NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
 _MAP_SIZE = _TERABYTE if _NEVER_GROWS else (1 << 30 if sys.maxsize > 1 << 32 else 1 << 28)
 _GROWTH = 2
@@ -105,7 +103,7 @@ def check_size(path: Path) -> None:
             raise CorruptStoreError(f"{path} has a damaged meta page: {remedy}")
         if txn:  # the older one names fewer pages, or as many: files only grow
             needed = max(needed, (last_page + 1) * page_size)
-    if size < needed and ((needed - size) % page_size or structural_problems(path.parent)):
+    if size < needed and ((needed - size) % page_size or look_at_pages(path.parent).problems):
         raise CorruptStoreError(f"{path} is cut off: {size} bytes where its meta page names {needed}: {remedy}")
 
 
@@ -425,16 +423,6 @@ class Environment:
                 with self._writing:
                     self._env.close()
                 raise
-
-
-def structural_problems(path: Path) -> list[str]:
-    """What LMDB's own offline checker finds wrong with the database in a directory."""
-    try:
-        return [str(problem) for problem in _verify(os.fspath(path))]
-    except verify.VerifyError as err:
-        return [str(err)]
-    except OSError as err:
-        raise StorageError(f"{path / DATA_FILE} could not be read ({err}): try again") from err
 
 
 def _file_size(path: Path) -> int:

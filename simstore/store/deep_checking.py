@@ -12,6 +12,7 @@ from simstore.storage import Database, SegmentRecord, SnapshotRecord, State, Tra
 from simstore.storage.encoding import decode_key
 from simstore.storage.field_table import Postings
 from simstore.storage.records import read_record
+from simstore.storage.tables import NAMES
 from simstore.store.bitmap import Bitmap
 from simstore.store.findings import REPAIR, Finding, Look, listed
 from simstore.store.leftovers import foreign
@@ -20,7 +21,7 @@ from simstore.store.survey import POSTINGS, Survey, compared, damaged_vectors, e
 from simstore.store.view import open_segment
 from simstore.store.visibility import alive_at, kept_rows
 
-__all__ = ["check_foreign", "check_items", "check_snapshots", "check_vectors", "differences", "kept_now"]
+__all__ = ["check_foreign", "check_items", "check_places", "check_snapshots", "check_vectors", "differences", "kept_now"]
 
 _CHUNK = 4096
 
@@ -94,6 +95,13 @@ def _check_postings(txn: Transaction, database: Database, which: Postings, found
     yield from listed(which, rows, describe, REPAIR)
     nowhere = (row for _, row in comparison.foreign)
     yield from listed(which, nowhere, f"a {what} leads to row {{}}, which does not exist".format, REPAIR)
+
+
+def check_places(look: Look, txn: Transaction) -> Iterator[Finding]:
+    """Whether what stands in the tables is found by who looks for it."""
+    for table in NAMES:
+        if n := look.database.n_unfindable(txn, table):
+            yield Problem(table, f"{n} entries are not found where they are looked for: an inner page is damaged", REPAIR)
 
 
 # -- vectors -----------------------------------------------------------------------------------------------------------

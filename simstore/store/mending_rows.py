@@ -7,6 +7,7 @@ from simstore.errors import CorruptStoreError
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import created_seq_of, read_record, record_bytes, row_key
 from simstore.store.bitmap import Bitmap
+from simstore.store.mending_segments import Copies
 from simstore.store.quarantine import Lost
 from simstore.store.repair_base import Repair
 from simstore.store.survey import Survey, compared, damaged_vectors, keys_leading_to
@@ -45,15 +46,22 @@ def _forget(found: Survey, row: int) -> None:
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
-def mend_vectors(repair: Repair, kept: Bitmap, n_rows: int) -> dict[int, int]:
-    """Sets vectors right in which, or in whose run's row, a single bit was flipped; the others' rows, and their widths."""
-    txn, database = repair.txn, repair.database
+def mend_vectors(repair: Repair, kept: Bitmap, found: Survey, copies: Copies) -> dict[int, int]:
+    """Sets vectors right in which, or in whose run's row, a single bit was flipped, and those of which a segment has a copy.
+
+    Returns:
+        The others' rows, and their widths.
+    """
+    txn, database, n_rows = repair.txn, repair.database, len(found.there)
     damaged = list(damaged_vectors(txn, database, kept, n_rows, repair.tell))
     if damaged and _move_runs(repair, n_rows):
         damaged = list(damaged_vectors(txn, database, kept, n_rows, repair.tell))
     lost = {}
     for row, dim in damaged:
-        mended = repair.mender.vector(database.vector_record(txn, row, dim), dim, row)
+        record = database.vector_record(txn, row, dim)
+        mended = repair.mender.vector(record, dim, row)
+        if mended is None and found.sound[row]:
+            mended = copies.record(row, dim, record)
         if mended is None:
             lost[row] = dim
         else:
