@@ -16,6 +16,7 @@ __all__ = [
     "Problem",
     "Quarantined",
     "RecallEstimate",
+    "Reembedded",
     "Repaired",
     "Restored",
     "SnapshotInfo",
@@ -236,3 +237,12 @@ class StoreInfo:
     segments_size_bytes: int
     format_version: int
     indexed_fields: tuple[str | tuple[str | int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reembedded:
+    """What reembed() did: how many items have new vectors, how wide these are, and how many an interrupted run had left."""
+
+    n_items: int
+    dim: int
+    n_resumed: int

@@ -54,6 +54,13 @@ def make(path: Path, log: Log) -> None:
     simstore.open(path, background=False, **OPTIONS).close()
 
 
+def compact(path: Path, log: Log) -> None:
+    """Compacts a store that others may have open."""
+    store = simstore.open(path, background=False, **OPTIONS)
+    store.compact()
+    store.close()
+
+
 def scripted(path: Path, log: Log) -> None:
     """One thread: a store's life from being made to being closed, through each kind of call, fold, merge and rebuild."""
     maintenance.FOLD_BYTES, maintenance.FOLD_ROWS = 1, 8
@@ -182,7 +189,7 @@ class Mixed:
         chance = rnd.random()
         if chance < 0.04:
             self.store.optimize()
-        elif chance < 0.08:
+        elif chance < 0.16:
             self.log.call(self.store, {"kind": "compact"}, who)
         time.sleep(0.001)
 
@@ -217,7 +224,7 @@ def _run(request: dict[str, Any]) -> None:
     def passed(name: str) -> None:
         nonlocal count
         with lock:
-            if count == kill_at:
+            if count == kill_at or name == request.get("kill_at_step"):
                 log.line(step=name)
                 _die()
             count += 1
@@ -238,7 +245,7 @@ def _run(request: dict[str, Any]) -> None:
     if request["work"] == "mixed":
         Mixed(path, log, request["seed"]).run()
     else:
-        {"make": make, "scripted": scripted}[request["work"]](path, log)
+        {"make": make, "scripted": scripted, "compact": compact}[request["work"]](path, log)
     sys.settrace(None)
     if files:
         log.line(step=count)

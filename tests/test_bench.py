@@ -1,29 +1,36 @@
 """The benchmarks run, and measure what they say: nothing here depends on how fast the machine is."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
 
+import simstore
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from bench.cli import CASES, main, parse  # noqa: E402  # tools is on the path only now
+from bench.context import working  # noqa: E402
 from bench.datasets import Dataset, MissingDataError, clustered, load_dataset, near  # noqa: E402
+from bench.filtered import Filter, Filters, FilterTruth  # noqa: E402
+from bench.load import COMPACTING, Outcome, Work, read, write  # noqa: E402
 from bench.peers import found_by_hnsw, new_hnsw, table_sizes  # noqa: E402
 from bench.process import pss_bytes, seconds_beyond, waiting  # noqa: E402
 from bench.report import Report, Row, at_least, at_most  # noqa: E402
-from bench.stores import disk_size  # noqa: E402
+from bench.stores import SMALL, disk_size, fill, found_by_store, made_once, overwrite  # noqa: E402
 from bench.timing import interleave, ratio_of  # noqa: E402
 from bench.truth import cached_truth, exact_truth, smallest_ef, true_distances  # noqa: E402
 
 TINY = (
     "--data clustered --n 600 --queries 20 --repeats 1 --tail 8 --copies 150 --turnover-n 100 --single-adds 4 "
-    "--small-n 200 --readers 2 --searches 5"
+    "--small-n 200 --readers 2 --searches 5 --seconds 2 --threads 3"
 ).split()
 
 pytestmark = pytest.mark.slow  # timings of tiny data under load decide nothing
@@ -99,6 +106,49 @@ def test_an_ef_that_never_suffices_ends() -> None:
     assert smallest_ef(lambda _ef: 0.5) == 4096
 
 
+# -- filters
+
+
+def test_filters_choose_the_share_they_say(tmp_path: Path) -> None:
+    settings = parse(
+        [*"filters --data clustered --n 500 --queries 9".split(), "--out", str(tmp_path), "--workdir", str(tmp_path)]
+    )
+    with working(settings) as context:
+        filters, base = Filters(context), context.dataset.base
+        with simstore.open(filters.store_path, mode="r") as store:
+            for by, percent, n in [("r", 50, 250), ("r", 10, 50), ("near", 10, 50), ("near", 0.1, 1)]:
+                chosen = filters.of(by, percent)
+                assert len(chosen.rows) == n
+                for where in (chosen.where(), chosen.where(is_indexed=False), chosen.where(less=0.25)):
+                    assert sorted(item.key for item in store.scan(where)) == chosen.rows.tolist()
+                assert chosen.where() != chosen.where(less=0.25) != chosen.where(less=0.5)
+            assert store.count(filters.of("r", 10).between(400)) == 50
+            truth = FilterTruth(context, filters.of("near", 10), context.dataset.queries)
+            assert (
+                truth.recall(found_by_store(store, context.dataset.queries, None, where=filters.of("near", 10).where())) == 1.0
+            )
+            assert store.info().indexed_fields == ("r", "near")
+        distances = np.linalg.norm(base - filters.anchor, axis=1)
+        nearest = filters.of("near", 10).rows
+        assert distances[nearest].max() <= np.delete(distances, nearest).min()
+        to_far = np.linalg.norm(filters.queries_far_away() - filters.anchor, axis=1)
+        assert (
+            len(to_far) == 2 and to_far.min() == np.sort(np.linalg.norm(context.dataset.queries - filters.anchor, axis=1))[-2]
+        )
+
+
+def test_recall_under_a_filter_counts_only_what_it_lets_through(tmp_path: Path) -> None:
+    settings = parse(
+        [*"filters --data clustered --n 100 --queries 2".split(), "--out", str(tmp_path), "--workdir", str(tmp_path)]
+    )
+    with working(settings) as context:
+        context.dataset = Dataset("line", "l2", np.arange(100, dtype=np.float32)[:, None], np.array([[0.1], [90]], np.float32))
+        truth = FilterTruth(context, Filter("r", 4.0, 40, np.array([10, 20, 30, 40])), context.dataset.queries)
+        assert truth.recall(np.array([[10, 20, 30, 40], [40, 30, 20, 10]])) == 1.0
+        assert truth.recall(np.array([[10, 20, 30, 40]])) == 1.0  # of the first query alone
+        assert truth.recall(np.array([[0, 1, 2, 3], [99, 40, -1, -1]])) == 1 / 8
+
+
 # -- timing and reporting
 
 
@@ -123,6 +173,11 @@ def test_two_sides_are_timed_in_turns() -> None:
 def test_the_ratio_is_the_median_of_the_ratios() -> None:
     ratio = ratio_of([1.0, 4.0, 9.0], [1.0, 2.0, 1.0])
     assert (ratio.median, ratio.first_s, ratio.second_s) == (2.0, 4.0, 1.0)
+
+
+def test_a_ratio_is_told_for_one_of_each() -> None:
+    ratio = ratio_of([6.0, 12.0], [4.0, 4.0]).each(2, 8)  # 3 and 6 seconds for one, to half a second
+    assert (ratio.median, ratio.first_s, ratio.second_s) == (9.0, 4.5, 0.5)
 
 
 def test_rows_are_marked_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +230,96 @@ def test_a_task_that_fails_is_an_error(capfd: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(RuntimeError, match="ended before it was ready"):
         seconds_beyond([("no such task",)], repeats=1)
     assert "KeyError" in capfd.readouterr().err
+
+
+def test_what_was_made_once_is_taken(tmp_path: Path) -> None:
+    def fails(path: Path) -> None:
+        path.mkdir()
+        raise OSError
+
+    with pytest.raises(OSError):  # noqa: PT011
+        made_once(tmp_path / "a", fails)
+    assert not (tmp_path / "a").exists()
+    assert made_once(tmp_path / "a", Path.mkdir) == tmp_path / "a"
+    assert made_once(tmp_path / "a", fails) == tmp_path / "a"
+
+
+# -- the load of several processes
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Work:
+    base, queries = clustered(50, 5, seed=3, dim=4)
+    with simstore.open(tmp_path / "a.sim", dim=4, background=False) as store:
+        fill(store, base)
+    return Work(tmp_path / "a.sim", len(base), queries, seconds=0.2, seed=1)
+
+
+def outcome_of(work: Work, task: Any, *args: Any) -> tuple[Outcome, list[Any]]:
+    spawning = multiprocessing.get_context("spawn")
+    told, result = spawning.Pipe(duplex=False)
+    task(work, spawning.Barrier(1), *args, result)
+    result.close()
+    messages = []
+    while told.poll():
+        try:
+            messages.append(told.recv())
+        except EOFError:
+            break
+    return messages[-1], messages[:-1]
+
+
+def test_the_writer_tells_each_count_and_the_last_one_is_there(work: Work) -> None:
+    tells = [multiprocessing.Pipe(duplex=False) for _ in range(2)]
+    outcome, before = outcome_of(work, write, [tell for _, tell in tells])
+    assert outcome.errors == [] and before == [COMPACTING]
+    counts = []
+    for told, _ in tells:
+        counts.append([told.recv() for _ in range(outcome.n_written // 21 + 20)])
+        with pytest.raises(EOFError):
+            told.recv()
+    assert counts[0] == counts[1] == list(range(1, len(counts[0]) + 1))
+    with simstore.open(work.path) as store:
+        assert store.get("counter").data == {"count": len(counts[0])}
+        assert len(store) == work.n + 1 and store.get(7).data == SMALL.of(7) and store.get(7).label == 7
+        assert store.check(deep=True) == []
+
+
+@pytest.mark.parametrize("kind", ["get", "search", "filter", "count"])
+def test_a_reader_notes_what_it_does_not_see(work: Work, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench import load
+
+    monkeypatch.setattr(load, "_LOOKS", (getattr(load, f"_by_{kind}"),))
+    with simstore.open(work.path) as store:
+        if kind != "count":
+            store.upsert("counter", work.vectors[0], data={"count": 4})
+    for count, n_stale in [(4, 0), (5, 1)] if kind != "count" else [(4, 1)]:
+        told, tell = multiprocessing.Pipe(duplex=False)
+        tell.send(1)
+        tell.send(count)  # the newest counts
+        tell.close()
+        outcome, _ = outcome_of(work, read, told)
+        assert outcome.errors == []
+        assert (outcome.n_told, len(outcome.stale)) == (1, n_stale)
+
+
+def test_errors_are_noted(work: Work) -> None:
+    told, tell = multiprocessing.Pipe(duplex=False)
+    with simstore.open(work.path) as store:
+        store.delete(list(range(work.n)))
+    tell.send(1)
+    tell.close()
+    outcome, _ = outcome_of(work, read, told)
+    assert "KeyNotFoundError" in outcome.errors[0]
+
+
+def test_items_are_overwritten_as_they_were(work: Work) -> None:
+    with simstore.open(work.path, background=False) as store:
+        before = store.get(7)
+        overwrite(store, [7, 9], work.vectors[:2])
+        after = store.get(7)
+        assert len(store) == work.n and (after.label, after.data) == (before.label, before.data)
+        assert after.vector.tolist() == work.vectors[0].tolist() != before.vector.tolist()
 
 
 # -- data
@@ -245,6 +390,8 @@ def test_every_case_runs_on_tiny_data(command: str, tmp_path: Path) -> None:
     assert list(work.iterdir()) == []  # stores are removed
     for row in written["rows"]:
         if row["unit"] == "%" and "off 1" not in row["case"]:  # what was found, not how fast
+            assert row["mark"] == "pass", row
+        if row["unit"] in ("n", "KB"):
             assert row["mark"] == "pass", row
         if row["unit"] == "":  # a difference in recall; few queries are coarse
             assert row["value"] > -0.1, row

@@ -82,12 +82,16 @@ def test_killed_at_every_step(server: Server, all_steps: list[str], tmp_path: Pa
 # -- at lines: whatever has no name yet ---------------------------------------------------------------------------------
 
 MAKING = ("store/opening.py", "storage/environment.py", "storage/files.py", "storage/database.py")
+REMEMBERING = (
+    "store/remembering.py", "store/compaction.py", "store/opening.py", "storage/copying.py", "store/backup.py", "store/core.py",
+)  # fmt: skip
 PUBLISHING = ("store/maintenance.py", "storage/files.py", "store/writer.py", "storage/environment.py")
 
 
 def killed_at_lines(server: Server, directory: Path, work: str, files: tuple[str, ...], n: int | None) -> int:
     """Kills a workload at n of the lines that it runs in some files (all of them if None), evenly spread; how many kills."""
-    assert server.run(work=work, path=directory / "whole.sim", log=directory / "whole.log", lines_of=files) == 0
+    (directory / "whole").mkdir()
+    assert server.run(work=work, path=directory / "whole" / "s.sim", log=directory / "whole.log", lines_of=files) == 0
     total = read_log(directory / "whole.log", NOTHING)[2][-1]
     assert isinstance(total, int) and total > 60
     places = range(total) if n is None else sorted({i * total // n for i in range(n)})
@@ -133,16 +137,25 @@ def test_killed_at_many_lines_of_writing_and_publishing(server: Server, tmp_path
     killed_at_lines(server, tmp_path, "scripted", PUBLISHING, 300)
 
 
+def test_killed_at_lines_of_remembering_and_compacting(server: Server, tmp_path: Path) -> None:
+    killed_at_lines(server, tmp_path, "scripted", REMEMBERING, 30)
+
+
+@pytest.mark.slow
+def test_killed_at_many_lines_of_remembering_and_compacting(server: Server, tmp_path: Path) -> None:
+    killed_at_lines(server, tmp_path, "scripted", REMEMBERING, 300)
+
+
 # -- at random ----------------------------------------------------------------------------------------------------------
 
 
-def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[Counter[str], int]:
+def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[Counter[str], Counter[str]]:
     """Kills a mixed load n times, in stores that live on; returns how many calls of each kind were acknowledged, and how
     many were pending.
     """
     rnd = random.Random(seed)
     path, world = directory / "0" / "s.sim", NOTHING
-    n_calls, n_pending = Counter[str](), 0
+    n_calls, n_pending = Counter[str](), Counter[str]()
     for i in range(n):
         if i % 40 == 39:
             path, world = directory / f"{i}" / "s.sim", NOTHING
@@ -153,7 +166,7 @@ def random_kills(server: Server, directory: Path, n: int, seed: int) -> tuple[Co
         world, pending, _, wrong = read_log(log, world)
         assert wrong == []
         n_calls += calls_in(log)
-        n_pending += len(pending)
+        n_pending.update(op["kind"] for op in pending)
         world = verify(path, world, pending, seed=i)
         for name in world.backups:
             shutil.rmtree(path.parent / name)
@@ -178,14 +191,14 @@ KINDS = {"add", "upsert", "update", "delete", "snapshot", "delete_snapshot", "re
 
 def test_killed_at_random(server: Server, tmp_path: Path) -> None:
     n_calls, n_pending = random_kills(server, tmp_path, 25, seed=1)
-    assert n_calls.total() > 100 and n_pending > 5  # else nothing was tried
+    assert n_calls.total() > 100 and n_pending.total() > 5  # else nothing was tried
 
 
 @pytest.mark.slow
 def test_killed_at_random_many_times(server: Server, tmp_path: Path) -> None:
     n_calls, n_pending = random_kills(server, tmp_path, 200, seed=2)
-    assert n_calls.total() > 1500 and n_pending > 100
-    assert n_calls.keys() == KINDS and min(n_calls.values()) > 30
+    assert n_calls.total() > 1500 and n_pending.total() > 100
+    assert n_calls.keys() == n_pending.keys() == KINDS and min(n_calls.values()) > 30
 
 
 def test_a_killed_store_can_be_made_with_mode_w(server: Server, tmp_path: Path) -> None:

@@ -12,7 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash_model import OPTIONS, Model, applied, assert_finds, assert_holds, assert_tidy, call, writing
+from crash_model import (
+    OPTIONS,
+    Model,
+    World,
+    after,
+    applied,
+    assert_finds,
+    assert_holds,
+    assert_remembers,
+    assert_tidy,
+    call,
+    deleting,
+    naming,
+    writing,
+)  # fmt: skip
 
 import simstore
 from simstore import Store
@@ -104,7 +118,7 @@ def assert_sound(path: Path, store: Store, model: Model) -> None:
     assert_tidy(path, store)
     assert_holds(store, model)
     assert_finds(store, model, 1, n=3)
-    assert store.check() == []
+    assert store.check(deep=True) == []
 
 
 def says_what_to_do(err: Exception) -> None:
@@ -191,6 +205,79 @@ def test_while_closing(tmp_path: Path, how: str) -> None:
             assert_sound(path, again, model)
         n += 1
     assert n >= 3
+
+
+def remembered(store: Store) -> World:
+    """A store with a snapshot, and with something to purge."""
+    call(store, naming("snapshot", "one"))
+    world = after(World(filled(store, folded=True), {"one": {}}, {}), naming("snapshot", "two"))
+    call(store, naming("snapshot", "two"))
+    for op in (writing("upsert", ["k1", "k2"], 500), deleting(["k3"]), naming("delete_snapshot", "two")):
+        call(store, op)
+        world = after(world, op)
+    return world
+
+
+def assert_sound_with_snapshots(path: Path, store: Store, world: World) -> None:
+    assert_tidy(path, store)
+    assert_remembers(store, world, 1)
+    assert store.check(deep=True) == []
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_while_compacting(tmp_path: Path, how: str) -> None:
+    """What fails before the copy takes over leaves the store as it was; what fails afterwards, the next call finishes."""
+    path, files = tmp_path / "s.sim", FullFiles(None)
+    store = open_with(path, files)
+    world = remembered(store)
+    store.optimize()
+    files.how = how
+    n, inodes = 0, [(path / "data.mdb").stat().st_ino]
+    while True:
+        files.count, files.left = 0, n
+        if not fails_clearly(store.compact, how):
+            break
+        is_copied = any(name.startswith("compacted-") for name in os.listdir(path))
+        if is_copied:  # it has taken over, and only its name is not there yet
+            files.free()
+        else:
+            assert (path / "data.mdb").stat().st_ino == inodes[-1] or files.left is None
+        assert_sound_with_snapshots(path, store, world)
+        inodes.append((path / "data.mdb").stat().st_ino)
+        op = writing("upsert", ["k1", f"new {n}"], 600 + n)
+        call(store, op)
+        world = after(world, op)
+        files.free()
+        store.optimize()
+        n += 1
+    assert n >= 4
+    files.free()
+    assert_sound_with_snapshots(path, store, world)
+    store.close()
+    with simstore.open(path, background=False) as store:
+        assert_sound_with_snapshots(path, store, world)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_while_a_backup_is_made(tmp_path: Path, how: str) -> None:
+    """Nothing is left of it beside the store, and the next one is whole."""
+    path, files = tmp_path / "s.sim", FullFiles(None)
+    store = open_with(path, files)
+    world = remembered(store)
+    files.how = how
+    n = 0
+    while True:
+        files.count, files.left = 0, n
+        if not fails_clearly(lambda: store.backup(tmp_path / "b.sim"), how):
+            break
+        assert os.listdir(tmp_path) == ["s.sim"]
+        assert_sound_with_snapshots(path, store, world)
+        n += 1
+    assert n >= 6
+    files.free()
+    with simstore.open(tmp_path / "b.sim", background=False) as backup:
+        assert_sound_with_snapshots(tmp_path / "b.sim", backup, world)
+    store.close()
 
 
 def test_the_background_thread_goes_on_when_there_is_space(tmp_path: Path) -> None:
@@ -314,7 +401,47 @@ def limit_on_making(directory: str) -> None:
     assert failed > 3
 
 
-@pytest.mark.parametrize("what", [limit_on_writes, limit_on_publishing, limit_on_making], ids=lambda f: f.__name__)
+def limit_on_remembering(directory: str) -> None:
+    """Snapshots, restores and compact()."""
+    path = Path(directory) / "s.sim"
+    store = open_with(path, LocalFiles())
+    world = remembered(store)
+    n_failed = {"snapshot": 0, "restore": 0, "delete_snapshot": 0, "compact": 0}
+    for n in range(4):
+        undo = f"before-restore-{n}"
+        for op in (
+            naming("snapshot", str(n)),
+            *calls_on(n),
+            naming("restore", str(n)),
+            naming("restore", undo),
+            *([naming("delete_snapshot", str(n))] if n % 2 else []),
+            {"kind": "compact"},
+        ):
+            rooms = range(0, 200_000, 25_000) if op["kind"] == "compact" else (0, 4096, 40_000)
+            size = 0 if op["kind"] == "compact" else (path / "data.mdb").stat().st_size
+            for room in rooms:
+                with limited(size + room):
+                    try:
+                        result = call(store, op)
+                        break
+                    except StorageFullError as err:
+                        n_failed[op["kind"]] = n_failed.get(op["kind"], 0) + 1
+                        says_what_to_do(err)
+                assert_tidy(path, store)
+                assert_remembers(store, world, n)
+            else:
+                result = call(store, op)
+            world = after(world, op, result)
+        assert_sound_with_snapshots(path, store, world)
+    assert n_failed["restore"] >= 2 and n_failed["compact"] >= 4, n_failed
+    store.close()
+    with simstore.open(path, background=False) as store:
+        assert_sound_with_snapshots(path, store, world)
+
+
+@pytest.mark.parametrize(
+    "what", [limit_on_writes, limit_on_publishing, limit_on_making, limit_on_remembering], ids=lambda f: f.__name__
+)
 def test_a_limit_on_the_size_of_files(tmp_path: Path, what: Callable[[str], None]) -> None:
     pytest.importorskip("resource")
     in_process(what, tmp_path)
@@ -428,7 +555,36 @@ def full_on_opening(directory: str) -> None:
     assert failed > 3
 
 
-@pytest.mark.parametrize("what", [full_on_writes, full_on_publishing, full_on_opening], ids=lambda f: f.__name__)
+def full_on_compacting(directory: str) -> None:
+    disk = Path(directory)
+    path = disk / "s.sim"
+    store = open_with(path, LocalFiles())
+    world = remembered(store)
+    for how in ("compact", "backup"):
+        failed = 0
+        for room in range(0, 900_000, 30_000):
+            with almost_full(disk, room):
+                try:
+                    store.compact() if how == "compact" else store.backup(disk / "b.sim")
+                    break
+                except StorageFullError as err:
+                    failed += 1
+                    says_what_to_do(err)
+                assert_tidy(path, store)
+                assert_holds(store, world.items)  # its snapshots would need space to be opened
+            assert_sound_with_snapshots(path, store, world)
+        assert failed >= 3, how
+        assert_sound_with_snapshots(path, store, world)
+    with simstore.open(disk / "b.sim", background=False) as backup:
+        assert_sound_with_snapshots(disk / "b.sim", backup, world)
+    store.close()
+    with simstore.open(path, background=False) as store:
+        assert_sound_with_snapshots(path, store, world)
+
+
+@pytest.mark.parametrize(
+    "what", [full_on_writes, full_on_publishing, full_on_opening, full_on_compacting], ids=lambda f: f.__name__
+)
 def test_a_full_disk(small_disk: Path, what: Callable[[str], None]) -> None:
     in_process(what, small_disk)
 

@@ -14,7 +14,7 @@ from test_crash import steps_in_source
 import simstore
 from simstore import Store
 from simstore.storage import LocalFiles, steps
-from simstore.store import maintenance, opening
+from simstore.store import maintenance, models, opening
 from simstore.store.entry import open_through
 
 
@@ -192,7 +192,7 @@ def test_an_embedder_that_is_remembered_is_there(tmp_path: Path) -> None:
     steps.set_observer(crash)
     record = {"name": "a model", "dim": DIM, "fingerprint": "0123", "kind": "keras"}
     opened = opening.open_directory(path, "a", opening.Settings(None, None, None, None), files)
-    opening.save_embedder(opened, files, record, b"the model" * 1000)
+    models.save_embedder(opened, files, record, b"the model" * 1000)
     opened.environment.close()
     crash("acknowledged")
     n_named = 0

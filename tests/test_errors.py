@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 from conftest import OpenStore
 
 import simstore
-from simstore import Store, errors
+from simstore import Store, errors, key
 from simstore.embedders import FunctionEmbedder
 from simstore.errors import (
     AlreadyOpenError,
@@ -226,7 +227,7 @@ KEYS: list[Case] = [
     ("get_many None", lambda s: s.get_many(None), InvalidArgumentError, ValueError, "not NoneType"),
     ("get_many bytes", lambda s: s.get_many(["a", b"a"]), InvalidKeyError, ValueError, r"keys\[1\]: .*not bytes"),
     ("delete missing", lambda s: s.delete(["a", "zz"]), KeyNotFoundError, KeyError, r"keys\[1\]: 'zz' is not in the store"),
-    ("delete None", lambda s: s.delete(None), InvalidArgumentError, ValueError, "delete takes keys, or where="),
+    ("delete None", lambda s: s.delete(None), InvalidArgumentError, ValueError, "keys, or where= .*: one of them, not both"),
     ("delete float", lambda s: s.delete([1.0], missing="ignore"), InvalidKeyError, ValueError, "not float"),
     ("missing=", lambda s: s.delete("a", missing="drop"), InvalidArgumentError, ValueError, "'raise' or 'ignore', not 'drop'"),
     ("update missing", lambda s: s.update(["a", "zz"], data=[1, 2]), KeyNotFoundError, KeyError, r"keys\[1\]: 'zz' is not in"),
@@ -649,6 +650,11 @@ def test_open_twice_in_one_process(
         assert len(again) == (2 if first == "a" else 1) and again.check(deep=True) == []
 
 
+def back_up(store: Store) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        store.backup(Path(directory) / "backup.sim")
+
+
 CALLS: dict[str, Callable[[Store], Any]] = {
     "add": lambda s: s.add("z", V),
     "upsert": lambda s: s.upsert("a", V),
@@ -666,8 +672,37 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "search_many": lambda s: s.search_many(VV),
     "optimize": lambda s: s.optimize(),
     "check": lambda s: s.check(deep=True),
+    "count": lambda s: s.count(),
+    "explain": lambda s: s.explain(V),
+    "measure_recall": lambda s: s.measure_recall(),
+    "create_index": lambda s: s.create_index("a"),
+    "drop_index": lambda s: s.drop_index("a"),
+    "snapshot": lambda s: s.snapshot("new"),
+    "snapshots": lambda s: s.snapshots(),
+    "delete_snapshot": lambda s: s.delete_snapshot("s"),
+    "restore": lambda s: s.restore("s"),
+    "diff": lambda s: s.diff("now"),
+    "compact": lambda s: s.compact(),
+    "backup": back_up,
+    "refresh": lambda s: s.refresh(),
+    "stats": lambda s: s.stats(),
+    "reembed": lambda s: s.reembed(FunctionEmbedder(lambda batch: np.ones((len(batch), 3)), name="other", dim=3)),
+    "repair": lambda s: s.repair(),
 }
-WRITES = ("add", "upsert", "update", "delete", "optimize")
+WRITES = (
+    *("add", "upsert", "update", "delete", "optimize", "create_index", "drop_index"),
+    *("snapshot", "delete_snapshot", "restore", "compact", "reembed", "repair"),
+)
+WHERE = key == "a"
+WITH_WHERE: tuple[Callable[[Store], Any], ...] = (
+    lambda s: s.search(V, where=WHERE),
+    lambda s: s.search_many(VV, where=WHERE),
+    lambda s: s.scan(WHERE),
+    lambda s: s.count(WHERE),
+    lambda s: s.labels(WHERE),
+    lambda s: s.delete(where=WHERE),
+    lambda s: s.explain(V, where=WHERE),
+)
 
 
 def test_no_method_is_forgotten_here() -> None:
@@ -678,12 +713,14 @@ def test_no_method_is_forgotten_here() -> None:
 @pytest.mark.parametrize("used", [False, True], ids=["untouched", "used before"])
 def test_a_closed_store(closed_path: Path, used: bool, stores: OpenStore) -> None:
     store = stores(closed_path)
-    scan = store.scan()
+    scan, some = store.scan(), store.scan(WHERE)
     if used:
         for name in ("search", "search_many", "get", "info", "labels"):
             CALLS[name](store)
+        store.search(V, where=WHERE)
     store.close()
-    for call in (*CALLS.values(), lambda s: next(scan), lambda s: s.get_many([]), lambda s: s.delete([])):
+    more = (lambda s: next(scan), lambda s: next(some), lambda s: s.get_many([]), lambda s: s.delete([]))
+    for call in (*CALLS.values(), *WITH_WHERE, *more):
         with pytest.raises(ValueError, match=r"the store .*store\.sim was closed: open it again") as caught:
             call(store)
         assert type(caught.value) is StoreClosedError
@@ -697,11 +734,24 @@ def test_a_read_only_store_refuses(closed_path: Path, name: str, stores: OpenSto
     assert_refused(store, CALLS[name], ReadOnlyStoreError, PermissionError, message)
 
 
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_a_snapshot_refuses_what_would_change_it(closed_path: Path, stores: OpenStore, mode: str) -> None:
+    with stores(closed_path) as store:
+        store.snapshot("s")
+    past = stores(closed_path, snapshot="s", mode=mode)
+    for name in WRITES:
+        message = "this is the snapshot 's' of .*, which does not change: open the store without snapshot= to write"
+        assert_refused(past, CALLS[name], ReadOnlyStoreError, PermissionError, message)
+    for name in CALLS.keys() - WRITES:
+        CALLS[name](past)
+
+
 def test_reading_leaves_the_files_as_they_are(closed_path: Path) -> None:
     before = {path: path.read_bytes() for path in closed_path.rglob("*") if path.is_file() and path.name != "lock.mdb"}
     with simstore.open(closed_path, mode="r", background=False) as store:
         for name in CALLS.keys() - WRITES:
             CALLS[name](store)
+        store.search(V, where=WHERE)
         assert store.check(deep=True) == []
     assert {path: path.read_bytes() for path in closed_path.rglob("*") if path.is_file() and path.name != "lock.mdb"} == before
 
@@ -710,15 +760,16 @@ FORK = """
 import os, sys, traceback
 import simstore
 from simstore.errors import ForkedStoreError
-from test_errors import CALLS, V
+from test_errors import CALLS, V, WHERE, WITH_WHERE
 
 store = simstore.open(sys.argv[1], background=sys.argv[2] == "background")
 store.search(V)
-scan = store.scan()
+scan, some = store.scan(), store.scan(WHERE)
 child = os.fork()
 if child == 0:
     try:
-        calls = dict(CALLS, close=lambda s: s.close(), next=lambda s: next(scan))
+        calls = dict(CALLS, close=lambda s: s.close(), next=lambda s: next(scan), some=lambda s: next(some))
+        calls |= dict(enumerate(WITH_WHERE))
         for name, call in calls.items():
             try:
                 call(store)
@@ -732,7 +783,7 @@ if child == 0:
             assert "was open when this process was forked" in str(err), err
         else:
             raise AssertionError("the child opened the parent's store")
-        del store, scan
+        del store, scan, some
     except BaseException:
         traceback.print_exc()
         os._exit(1)

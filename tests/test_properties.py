@@ -22,7 +22,7 @@ from simstore import Store
 from simstore.errors import InvalidDataError, InvalidKeyError
 from simstore.storage.encoding import decode_key, encode_key, encode_label, pack, packer, unpack
 from simstore.storage.records import item_body, item_value, read_item, split_records, vector_checksum, vector_records
-from simstore.store.bitmap import Bitmap as Alive
+from simstore.store.bitmap import Bitmap
 
 QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 WITH_STORE = settings(max_examples=30, deadline=None, derandomize=True, database=None)
@@ -186,7 +186,7 @@ def test_bitmaps_are_sets(n_rows: int, data: st.DataObject) -> None:
     some = st.lists(st.integers(0, max(n_rows - 1, 0)), unique=True) if n_rows else st.just([])
     dead, more = data.draw(some), data.draw(some)
     grown = n_rows + data.draw(st.integers(0, 200))
-    alive = Alive.of(n_rows, dead).without([row for row in more if row not in dead], grown)
+    alive = Bitmap.of(n_rows, np.array(dead, np.uint64)).without([row for row in more if row not in dead], grown)
     live = [row for row in range(grown) if row not in {*dead, *more}]
     first = data.draw(st.integers(0, grown))
     stop = data.draw(st.integers(first, grown))
@@ -195,6 +195,13 @@ def test_bitmaps_are_sets(n_rows: int, data: st.DataObject) -> None:
     assert alive.rows(first, stop).tolist() == [row for row in live if first <= row < stop]
     assert alive.count(first, stop) == len([row for row in live if first <= row < stop])
     assert alive.of_rows(np.arange(grown, dtype=np.uint64)).tolist() == [row in live for row in range(grown)]
+    closed_at = data.draw(st.integers(0, grown))  # as a snapshot's: what came later is dead
+    closed, live = alive.closed(closed_at), [row for row in live if row < closed_at]
+    assert [row for row in range(grown) if row in closed] == live
+    assert closed.mask(first, stop).tolist() == [row in live for row in range(first, stop)]
+    assert closed.rows(first, stop).tolist() == [row for row in live if first <= row < stop]
+    assert closed.count(first, stop) == len([row for row in live if first <= row < stop])
+    assert closed.of_rows(np.arange(grown, dtype=np.uint64)).tolist() == [row in live for row in range(grown)]
 
 
 NUMBERS = st.sampled_from([-2.0, -1.0, 0.0, 1.0, 2.0]) | st.floats(-100, 100, width=32).filter(

@@ -1,4 +1,4 @@
-"""The demo: train a small Keras model on real digits, index them, search, change things, reopen, draw the answers.
+"""The demo: train a small Keras model on real digits, index them, search, filter, go back in time, reopen, draw the answers.
 
     python tools/demo_digits.py [--dataset FILE.npz] [--out DIR]
 
@@ -26,7 +26,7 @@ from demo_picture import draw_neighbours
 from numpy.typing import NDArray
 
 import simstore
-from simstore import Hits, Store
+from simstore import Hits, Store, field, label
 from simstore.embedders import KerasEmbedder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compare_with_pixels(store, parts)
         change_and_change_back(store, parts.queries)
         look_after(store)
+        filter_answers(store, parts.queries)
+        go_back(store, parts.queries)
         expected = store.search(input=parts.queries.images[0], k=5)
         draw(store, parts.queries, out / "neighbours.png")
     np.save(out / "query.npy", parts.queries.images[0])
@@ -155,7 +157,7 @@ def index(store: Store, digits: Digits) -> None:
             [f"digit-{first + i:05d}" for i in range(len(part))],
             inputs=part.images,
             labels=part.labels.tolist(),
-            data=[{"image": image} for image in part.images],
+            data=[{"image": image, "number": first + i} for i, image in enumerate(part.images)],
         )
         progress("indexed", first + len(part), len(digits))
     taken = time.perf_counter() - start
@@ -164,7 +166,7 @@ def index(store: Store, digits: Digits) -> None:
 
 
 def counted(labels: dict[Any, int]) -> str:
-    shown = ", ".join(f"{label}: {n:,}" for label, n in sorted(labels.items(), key=lambda pair: str(pair[0]))[:10])
+    shown = ", ".join(f"{name}: {n:,}" for name, n in sorted(labels.items(), key=lambda pair: str(pair[0]))[:10])
     return shown + (", …" if len(labels) > 10 else "")
 
 
@@ -234,6 +236,49 @@ def tell_nearest(store: Store, what: str, image: Any) -> Any:
     hit = store.search(input=image, k=1)[0]
     say(f"{what:34} {hit.key}, label {hit.label}, distance {hit.distance:.4f}")
     return hit
+
+
+def filter_answers(store: Store, queries: Digits) -> None:
+    heading("Filter: only items that match, found as surely as among all")
+    image, name, half = queries.images[0], queries.labels.tolist()[0], len(store) // 2
+    store.create_index("number", progress=Progress())
+    others, late = label != name, field("number") >= half
+    for where in (others, late, others & late):
+        hits = store.search(input=image, k=5, where=where)
+        truth = store.search(input=image, k=5, where=where, exact=True)
+        say(f"{where!r}: {store.count(where):,} items match; the nearest is a {hits[0].label}, {hits[0].key}")
+        expect(hits.keys == truth.keys, "the filtered search finds what the exact one finds")
+    expect(all(hit.label != name and hit.data["number"] >= half for hit in hits), "every answer matches the filter")
+    print()
+    for line in str(store.explain(input=image, k=5, where=late)).splitlines():
+        say(line)
+
+
+def go_back(store: Store, queries: Digits) -> None:
+    heading("Snapshot, delete, look back, restore")
+    name, n = queries.labels.tolist()[0], len(store)
+    start = time.perf_counter()
+    store.snapshot("whole", note="before the deletion")
+    say(f"snapshot('whole'): {1e3 * (time.perf_counter() - start):.1f} ms, no copy")
+    n_deleted = store.delete(where=label == name)
+    changed = store.diff("whole")
+    say(f"delete(where=label == {name!r}): {n_deleted:,} items are gone, {len(store):,} remain; diff() names as many")
+    expect(len(changed.deleted) == n_deleted and not changed.added, "diff() names what was deleted")
+    now = store.search(input=queries.images[0], k=1)[0]
+    with simstore.open(store.info().path, snapshot="whole") as then:
+        past = then.search(input=queries.images[0], k=1)[0]
+        say(f"the nearest now is a {now.label}; in the snapshot, opened beside the store, still a {past.label}")
+        expect(len(then) == n and now.label != name, "the snapshot sees what was deleted, and the store does not")
+    restored = store.restore("whole")
+    say(f"restore('whole'): {len(store):,} items again; to undo, restore {restored.undo!r}")
+    after = store.diff("whole")
+    expect(len(store) == n and not (after.added or after.changed or after.deleted), "nothing differs after the restore")
+    for snapshot in store.snapshots():
+        store.delete_snapshot(snapshot.name)
+    compacted = store.compact(progress=Progress())
+    before_mb, after_mb = compacted.before_size_bytes / 1e6, compacted.after_size_bytes / 1e6
+    say(f"both snapshots deleted, compact() purges {compacted.n_purged:,} rows: {before_mb:.1f} MB are {after_mb:.1f} MB")
+    expect(not store.check(), "the store is sound")
 
 
 def look_after(store: Store) -> None:

@@ -81,7 +81,8 @@ def check_same(record: dict[str, Any], embedder: Embedder) -> None:
     raise EmbedderMismatchError(
         f"the store was made with the embedder {record['name']!r} (dim {record['dim']}, fingerprint "
         f"{record['fingerprint']}), and this is {spec.name!r} (dim {spec.dim}, fingerprint {spec.fingerprint}): "
-        f"vectors of the two cannot be compared. Give the one it was made with{alone}, or make a new store"
+        f"vectors of the two cannot be compared. Give the one it was made with{alone}; or open it without embedder=, and "
+        "store.reembed(embedder) moves it to this one"
     )
 
 

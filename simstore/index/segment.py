@@ -164,13 +164,14 @@ class Segment:
             ef: How many candidates the walk keeps; at least k are kept.
             allowed: A bitmap over rows, or None for all.
             expected: How many answers each query should have at least.
-            n_allowed: How many rows are allowed: the walk ends where it costs more than to compare all of these.
+            n_allowed: How many rows are allowed: the walk gives up once comparing all of these would have cost no more. Where
+                ``exact_is_cheaper`` says no, one under an allowed set that is spread evenly needs about a third of them.
 
         Returns:
             Whether each has; if not, found is as it was.
         """
         before = found.copy() if found.n_parts else None
-        budget = self.n_nodes if n_allowed is None else max(_LEAST_BUDGET, 2 * n_allowed)
+        budget = self.n_nodes if n_allowed is None else max(_LEAST_BUDGET, n_allowed * 3 // 4)
         if self._trusted:
             self._look()
             flags = self._graph.search(queries, ef, allowed, found, expected, budget)

@@ -9,12 +9,13 @@ from simstore.storage.environment import (
     Environment,
     MovedError,
     Transaction,
-    check_size,
     translate,
 )
 from simstore.storage.files import Files, LocalFiles
+from simstore.storage.meta_pages import check_size
 from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State
 from simstore.storage.schema import FORMAT_VERSION, IndexedField, Schema
+from simstore.storage.staging_table import Staging
 
 __all__ = [
     "DATA_FILE",
@@ -33,6 +34,7 @@ __all__ = [
     "Schema",
     "SegmentRecord",
     "SnapshotRecord",
+    "Staging",
     "State",
     "Transaction",
     "check_size",

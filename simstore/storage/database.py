@@ -15,6 +15,7 @@ from simstore.storage.history import History
 from simstore.storage.records import U64, Record, State, item_body, item_value, read_record, row_key
 from simstore.storage.schema import Schema
 from simstore.storage.segment_table import SegmentTable
+from simstore.storage.staging_table import StagingTable
 from simstore.storage.vector_table import VectorTable
 from simstore.where.paths import value_at
 from simstore.where.postings import terms_of
@@ -35,7 +36,7 @@ class NewRows:
     vectors: NDArray[np.float32]
 
 
-class Database(VectorTable, History, SegmentTable, FieldTable):
+class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
     """The tables. Every method works within the transaction it is given."""
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
@@ -53,6 +54,8 @@ class Database(VectorTable, History, SegmentTable, FieldTable):
         raw, known = self._schema
         if value != raw:
             known = Schema.of(value)
+            if not self.has_fields:  # opened to be read, before there was an index: items are looked at then
+                known = replace(known, indexed=())
             self._schema = value, known
         return known
 

@@ -50,6 +50,11 @@ class Schema:
     epoch_row: int = 0
     past: tuple[Epoch, ...] = ()
 
+    @property
+    def fingerprint(self) -> str | None:
+        """The embedder's fingerprint; None without an embedder."""
+        return None if self.embedder is None else str(self.embedder["fingerprint"])
+
     def value(self) -> bytes:
         """The stored value."""
         return sealed(msgpack.packb(asdict(self)))

@@ -12,6 +12,18 @@ NAMES = "items", "vectors", "keys", "labels", "fields", "tombstones", "log", "se
 LISTS = "keys", "labels", "fields"  # many values for one key
 STAGING = "staging"  # the mark that says for which embedder vectors are being staged
 
+# whether they hold many values for one key
+_TABLES = {
+    "vectors": False,
+    "items": False,
+    "keys": True,
+    "labels": True,
+    "tombstones": False,
+    "log": False,
+    "segments": False,
+}
+_LATER_TABLES = {"fields": True, "snapshots": False, "purged": False, "staged": False}
+
 
 class Tables:
     """The tables of one open database.
@@ -22,28 +34,26 @@ class Tables:
     """
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
-        table = environment.table
-        self._vectors = table("vectors", create=create)
-        self._items = table("items", create=create)
-        self._keys = table("keys", create=create, duplicates=True)
-        self._labels = table("labels", create=create, duplicates=True)
-        self._tombstones = table("tombstones", create=create)
-        self._log = table("log", create=create)
-        self._segments = table("segments", create=create)
-        self._fields = self._later(environment, "fields", create, readonly, duplicates=True)
-        self._snapshots = self._later(environment, "snapshots", create, readonly)
-        self._purged = self._later(environment, "purged", create, readonly)
-        self._staged = self._later(environment, "staged", create, readonly)
+        self._environment = environment
+        open_new = create or not readonly
+        tables = environment.tables(_TABLES, {} if open_new else _LATER_TABLES, create=create)
+        if open_new:
+            tables |= environment.tables(_LATER_TABLES, {}, create=True)
+        self._vectors, self._items = tables["vectors"], tables["items"]
+        self._keys, self._labels = tables["keys"], tables["labels"]
+        self._tombstones, self._log, self._segments = tables["tombstones"], tables["log"], tables["segments"]
+        self._fields, self._snapshots = tables["fields"], tables["snapshots"]
+        self._purged, self._staged = tables["purged"], tables["staged"]
 
-    @staticmethod
-    def _later(environment: Environment, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
-        if not create:
-            try:
-                return environment.table(name, duplicates=duplicates)
-            except CorruptStoreError:
-                if readonly:
-                    return None
-        return environment.table(name, create=True, duplicates=duplicates)
+    @property
+    def has_fields(self) -> bool:
+        """Whether there is a table of the fields' terms."""
+        return self._fields is not None
+
+    def look_for_snapshots(self) -> None:
+        """Opens the table of snapshots if a writer has made it since; not within a transaction, which would not know it."""
+        if self._snapshots is None:
+            self._snapshots = self._environment.tables({}, {"snapshots": False}, create=False)["snapshots"]
 
     def raw(self, txn: Transaction, table: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a table, as they are stored, by key."""

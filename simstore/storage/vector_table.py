@@ -105,6 +105,8 @@ class VectorTable(Tables):
         out = np.zeros((stop - first_row, dim), np.float32)
         damaged = np.ones(stop - first_row, bool)
         for run_row, value in self._runs(txn, first_row, stop):
+            if len(value) % record_bytes(dim):  # an earlier epoch's, which ends before these rows; or damaged
+                continue
             vectors, checksums = split_records(value, dim)
             start, end = max(first_row, run_row), min(stop, run_row + len(vectors))
             if start >= end:

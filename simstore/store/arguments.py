@@ -1,8 +1,10 @@
 """What the public methods are given, checked and brought into one form before anything is read or written."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,25 @@ from simstore.errors import (
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.types import Key, Label
 
-__all__ = ["Batch", "Keys", "batch_of", "check_k", "check_max_distance", "keys_of", "vector_of", "vectors_of"]
+__all__ = [
+    "NOW",
+    "Batch",
+    "Keys",
+    "NewItems",
+    "batch_of",
+    "check_k",
+    "check_max_distance",
+    "check_snapshot_name",
+    "keys_of",
+    "path_of",
+    "vector_of",
+    "vectors_of",
+]
+
+NOW = "now"
+"""What stands for the present where a snapshot's name may stand."""
+
+_MOST_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +66,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+class NewItems(NamedTuple):
+    """Items and their vectors [n, dim], and the fingerprint of the embedder that made those; None if they were given."""
+
+    batch: Batch
+    vectors: NDArray[np.float32]
+    made_by: str | None
 
 
 def is_single(keys: Any) -> bool:
@@ -242,3 +270,42 @@ def embedded(vectors: Any, n: int | None, dim: int | None) -> NDArray[np.float32
     if (n is not None and len(array) != n) or (dim is not None and array.shape[1] != dim):
         raise InvalidVectorError(f"the embedder returned an array {list(array.shape)} where [{n}, {dim}] was expected")
     return array
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+def path_of(path: Any, name: str) -> Path:
+    """The absolute path of an argument.
+
+    Raises:
+        InvalidArgumentError: It is none.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidArgumentError(f"{name} is a str or a path, not {type(path).__name__}")
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise InvalidArgumentError(f"{name} holds a NUL character, which no file system allows: {text!r}")
+    return Path(os.path.abspath(text))
+
+
+def check_snapshot_name(name: Any) -> None:
+    """Raises InvalidArgumentError unless it can be a snapshot's name."""
+    if not isinstance(name, str):
+        raise InvalidArgumentError(f"a snapshot's name is a str, not {type(name).__name__} ({name!r:.60})")
+    if not 0 < len(utf8("a snapshot's name", name)) <= _MOST_NAME_BYTES or "\0" in name or name == NOW:
+        raise InvalidArgumentError(
+            f"a snapshot's name has 1 to {_MOST_NAME_BYTES} bytes, no NUL, and is not {NOW!r} (the present); not {name!r:.60}"
+        )
+
+
+def utf8(what: str, text: str) -> bytes:
+    """The text's bytes.
+
+    Raises:
+        InvalidArgumentError: It has none.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"{what} is valid Unicode, not {text!r:.60}") from None

@@ -8,9 +8,12 @@ from typing import Any
 
 from simstore.errors import CorruptStoreError, InvalidArgumentError, SimstoreError, StoreExistsError, StoreNotFoundError
 from simstore.storage import DATA_FILE, Database, Environment, Files, SegmentRecord, Transaction, steps
-from simstore.storage.files import storage_error, temporary_name, write_file
+from simstore.storage.files import TEMPORARY, storage_error, temporary_name, write_file
+from simstore.store import arguments
 from simstore.store.core import Core
-from simstore.store.opening import EMBEDDERS, LOCK_FILE, MARKER, SEGMENTS
+from simstore.store.guard import LOCK_FILE, MARKER
+from simstore.store.models import EMBEDDERS
+from simstore.store.opening import SEGMENTS, need_space
 from simstore.store.view import open_segment
 from simstore.types import Progress
 
@@ -23,16 +26,17 @@ def backup_store(core: Core, path: Path, files: Files, dest: Any, progress: Prog
     Raises:
         StoreExistsError: There is something at the path.
         StoreNotFoundError: The directory above it does not exist.
+        InvalidArgumentError: The path lies within the store, or is none.
         StorageFullError, StorageError: It could not be written; nothing of it is left.
     """
-    if not isinstance(dest, (str, os.PathLike)):
-        raise InvalidArgumentError(f"dest is a str or a path, not {type(dest).__name__}")
-    target = Path(os.path.abspath(os.fsdecode(dest)))
+    target = arguments.path_of(dest, "dest")
     if os.path.lexists(target):
         raise StoreExistsError(f"{target} exists already: a backup goes to a new path")
     if not target.parent.is_dir():
         raise StoreNotFoundError(f"the directory {target.parent} does not exist: create it first")
-    aside = target.parent / temporary_name()
+    if target.parent.resolve().is_relative_to(path.resolve()):
+        raise InvalidArgumentError(f"{target} lies within the store itself: a backup goes to a path outside of it")
+    aside = unfinished = target.parent / temporary_name()
     try:
         files.make_dir(aside)
         _copy(core, path, files, aside, progress)
@@ -44,11 +48,13 @@ def backup_store(core: Core, path: Path, files: Files, dest: Any, progress: Prog
         if os.path.lexists(target):  # a rename would replace an empty directory
             raise StoreExistsError(f"{target} exists already: a backup goes to a new path")
         files.rename(aside, target)
+        unfinished = target
         files.sync_dir(target.parent)
-    except OSError as err:
-        raise err if isinstance(err, SimstoreError) else storage_error(err, f"writing the backup {target}") from err
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    except BaseException as err:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not isinstance(err, OSError) or isinstance(err, SimstoreError):
+            raise
+        raise storage_error(err, f"writing the backup {target}") from err
     return target
 
 
@@ -56,9 +62,9 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
     with core.environment.reading() as txn:
         core.environment.refuse_moved(txn)
         segments = _mapped(core.database.segments(txn), files, path)
-    models = files.list_dir(path / EMBEDDERS)
     core.environment.copy_to(aside)
     steps.reached("backup.database")
+    need_space(aside)
     environment = Environment(aside)
     try:
         database = Database(environment)
@@ -76,7 +82,9 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
         environment.close()
     files.sync(aside / DATA_FILE)
     (aside / LOCK_FILE).unlink(missing_ok=True)
-    for name in models:
+    for name in files.list_dir(path / EMBEDDERS):  # what the copy names was there before it was made
+        if name.startswith(TEMPORARY):
+            continue
         with suppress(FileNotFoundError):
             _write(files, aside / EMBEDDERS / name, files.read(path / EMBEDDERS / name))
     _write(files, aside / MARKER, files.read(path / MARKER))

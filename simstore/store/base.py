@@ -2,14 +2,18 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simstore.embedders import Embedder
-from simstore.errors import EmbedderRequiredError, StorageFullError
+from simstore.errors import CorruptStoreError, StorageFullError
 from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
+from simstore.store.embedders import Embedders
+from simstore.store.leftovers import remove_spare_models
+from simstore.store.request import OutdatedError
 from simstore.store.view import View
 from simstore.types import Progress
 
@@ -24,13 +28,14 @@ class StoreBase:
     def __init__(self, setting: Setting, opened: opening.Opened, embedder: Embedder | None) -> None:
         self._setting = setting
         self._path, self._files = setting.path, setting.files
-        self._embedder = embedder
+        self._embedders = Embedders(setting.path, embedder, opened.schema.embedder, readonly=setting.readonly)
         self._cores = Cores(setting, opened)
         self._finalizer = weakref.finalize(self, self._cores.close)
 
     @property
     def _core(self) -> Core:
-        return self._cores.current
+        core: Core = self._cores.current
+        return core
 
     def _run(self, work: Callable[[Core], T]) -> T:
         """work(core); again with the next core, if the database was replaced meanwhile."""
@@ -47,25 +52,31 @@ class StoreBase:
         view = self._core.views.newest
         return view.schema if view is not None and view.schema.dim is not None else self._view().schema
 
+    def _embedded(self, schema: Schema, inputs: Any) -> Any:
+        """What the embedder of a schema makes of inputs.
+
+        Raises:
+            OutdatedError: The store has another embedder by now, and this one's model is gone.
+        """
+        try:
+            return self._embedders.of(schema).embed(inputs)
+        except CorruptStoreError:
+            if self._view().schema.fingerprint == schema.fingerprint:
+                raise
+            raise OutdatedError from None
+
+    def _remove_spare_models(self) -> None:
+        """Removes models' files that nobody needs any more. Where that cannot be done, a later open does it."""
+        with suppress(OSError):
+            self._run(lambda core: remove_spare_models(core.environment, core.database, self._path, self._files))
+
     def _check_usable(self) -> None:
         self._core.environment.check_usable()
 
     def _check_writable(self) -> None:
         self._check_usable()
-        opening.require_writable(self._path, self._setting.readonly, self._setting.snapshot)
-
-    def _required_embedder(self) -> Embedder:
-        if self._embedder is not None:
-            return self._embedder
-        record = self._view().schema.embedder
-        if record is None:
-            raise EmbedderRequiredError(
-                "this store has no embedder to turn inputs into vectors: give vectors, or open it with embedder=…"
-            )
-        raise EmbedderRequiredError(
-            f"this store's embedder {record['name']!r} could not be saved with it: open it with embedder=… (its fingerprint is "
-            f"{record['fingerprint']})"
-        )
+        snapshot = self._setting.snapshot
+        opening.require_writable(self._path, self._setting.readonly, None if snapshot is None else snapshot.name)
 
     def close(self, *, progress: Progress | None = None) -> None:
         """Folds a long tail, ends the background work and closes the store. Closing again does nothing.

@@ -16,10 +16,10 @@ class Bitmap:
     """A bitmap over rows that never changes; burying rows makes another.
 
     Bits of rows that do not exist yet are set, so that adding rows changes nothing here; unless it is ``closed``, as that of a
-    snapshot, for which later rows are dead: then rows beyond its words are, too.
+    snapshot, for which later rows are dead: segments and postings know more rows than it has bits.
 
     Attributes:
-        words: uint64, bit ``row & 63`` of word ``row >> 6``; unless closed, it reaches beyond every row the store has.
+        words: uint64, bit ``row & 63`` of word ``row >> 6``; rows beyond are dead. An open one reaches beyond every row.
         n_dead: How many rows have been buried.
         is_full: No bit is cleared.
     """
@@ -66,11 +66,9 @@ class Bitmap:
     def mask(self, first: int, stop: int) -> NDArray[np.bool_]:
         """Whether each of rows first … stop - 1 is alive."""
         words = self.words[first >> 6 : (stop + 63) >> 6]
-        n_bits = (first & 63) + stop - first
-        if not len(words):  # of nothing, unpackbits makes anything
-            return np.zeros(stop - first, bool)
-        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), count=n_bits, bitorder="little")
-        return bits[first & 63 :].view(bool)
+        bits = np.unpackbits(words.astype("<u8", copy=False).view(np.uint8), bitorder="little")
+        mask: NDArray[np.bool_] = bits[first & 63 : (first & 63) + stop - first].view(bool)
+        return mask if len(mask) == stop - first else np.concatenate([mask, np.zeros(stop - first - len(mask), bool)])
 
     def rows(self, first: int, stop: int) -> NDArray[np.uint64]:
         """The rows of first … stop - 1 that are alive."""
@@ -89,6 +87,7 @@ class Bitmap:
 
     def of_rows(self, rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether each of rows is alive."""
-        words = self.words.take(rows >> np.uint64(6), mode="clip")
-        bits: NDArray[np.uint64] = words >> (rows & np.uint64(63)) & np.uint64(1)
-        return bits.astype(bool) & (rows < np.uint64(64 * len(self.words)))
+        within = rows < np.uint64(64 * len(self.words))
+        rows = np.where(within, rows, np.uint64(0))
+        bits: NDArray[np.uint64] = self.words[rows >> np.uint64(6)] >> (rows & np.uint64(63)) & np.uint64(1)
+        return bits.astype(bool) & within

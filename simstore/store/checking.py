@@ -11,10 +11,19 @@ from simstore.reports import Problem
 from simstore.storage import Database, LogEntry, MovedError, SegmentRecord, SnapshotRecord, Transaction
 from simstore.storage.pages import Pages, look_at_pages
 from simstore.storage.records import unsealed
-from simstore.store.deep_checking import check_foreign, check_items, check_places, check_snapshots, check_vectors, differences
-from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, Findings, Look, listed
+from simstore.store.deep_checking import (
+    check_foreign,
+    check_items,
+    check_places,
+    check_snapshots,
+    check_staged_vectors,
+    check_vectors,
+    differences,
+)
+from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, STAGE, Finding, Findings, Look, listed
 from simstore.store.leftovers import left_behind
-from simstore.store.opening import SEGMENTS, model_path
+from simstore.store.models import model_path
+from simstore.store.opening import SEGMENTS
 from simstore.store.view import open_segment
 
 __all__ = ["check_store", "log_problems", "logged_burials", "segment_problems"]
@@ -27,8 +36,9 @@ def check_store(look: Look, *, deep: bool) -> list[Problem]:
     findings = Findings()
     if _pages_are_sound(look, findings):
         parts = {"state": _check_state, "history": _check_history, "snapshots": _check_snapshots, "embedder": _check_embedders}
+        parts["staged"] = _check_staged
         if deep:
-            parts |= {"tables": check_places, "items": check_items, "vectors": check_vectors}
+            parts |= {"tables": check_places, "items": check_items, "vectors": check_vectors, "staging": check_staged_vectors}
         else:
             parts |= {"tables": _check_counts}
         for name, part in parts.items():
@@ -90,8 +100,9 @@ def _pages_are_sound(look: Look, findings: Findings) -> bool:
 
 def _check_state(look: Look, txn: Transaction) -> Iterator[Finding]:
     schema, state = look.database.schema(txn), look.database.state(txn)
-    if state.next_row and schema.dim is None:
-        yield Problem("state", f"{state.next_row} rows, where the schema knows no width", BACKUP)
+    n_rows = state.next_row - schema.epoch_row
+    if n_rows and schema.dim is None:
+        yield Problem("state", f"{n_rows} rows, where the schema knows no width", BACKUP)
 
 
 # -- what died ---------------------------------------------------------------------------------------------------------
@@ -189,11 +200,24 @@ def _check_embedders(look: Look, txn: Transaction) -> Iterator[Finding]:
     for record in saved.values():
         path = model_path(look.path, record)
         remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+        if record["fingerprint"] != look.database.schema(txn).fingerprint:
+            remedy = "bring the file back from a backup, or delete the snapshots that need it"
         try:
             if xxh3_64_hexdigest(look.files.read(path)) != record["model_xxh3"]:
                 yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
         except OSError as err:
             yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
+
+
+def _check_staged(look: Look, txn: Transaction) -> Iterator[Finding]:
+    database = look.database
+    try:
+        staging = database.staging(txn)
+    except CorruptStoreError as err:
+        yield Problem("staged", str(err), STAGE)
+        return
+    if staging is None and database.n_entries(txn, "staged"):
+        yield Problem("staged", "vectors are staged, and nothing says for which embedder", STAGE)
 
 
 def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]:

@@ -14,7 +14,7 @@ from simstore.storage import DATA_FILE, Environment, Files, MovedError, Transact
 from simstore.storage.copying import copy_database
 from simstore.storage.files import discard, storage_error, temporary_name
 from simstore.store.core import Core
-from simstore.store.opening import COMPACTED, SEGMENTS
+from simstore.store.opening import COMPACTED, SEGMENTS, need_space
 from simstore.types import Progress
 
 __all__ = ["compact_database"]
@@ -39,6 +39,7 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
         shutil.rmtree(aside, ignore_errors=True)
         try:
             files.make_dir(aside)
+            need_space(aside)
             environment = Environment(aside, create=True)
             try:
                 copy_database(
@@ -47,8 +48,10 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
                 )  # fmt: skip
             finally:
                 environment.close()
+            shutil.copymode(path / DATA_FILE, aside / DATA_FILE)
             files.rename(aside / DATA_FILE, path / name)
             files.sync_dir(path)
+            need_space(path)  # for the new lock.mdb: once the copy has taken over, nobody could open it
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"compacting {path}") from err
         finally:
@@ -61,7 +64,7 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
     try:
         n_purged = core.environment.write(work)
     except BaseException:
-        if not _has_moved(core.environment):  # else the copy is the store now, whatever came afterwards
+        if not _has_moved_to(core.environment, name):  # else the copy is the store now, whatever came afterwards
             discard(files, path / name)
         raise
     steps.reached("compact.committed")
@@ -70,10 +73,10 @@ def compact_database(core: Core, path: Path, files: Files, progress: Progress | 
     return name, n_purged
 
 
-def _has_moved(environment: Environment) -> bool:
+def _has_moved_to(environment: Environment, name: str) -> bool:
     try:
         with environment.reading() as txn:
             environment.refuse_moved(txn)
-    except MovedError:
-        return True
+    except MovedError as moved:
+        return moved.name == name
     return False

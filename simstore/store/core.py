@@ -5,14 +5,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from simstore.errors import StoreClosedError
 from simstore.reports import Stats
-from simstore.storage import Database, Environment, Files, MovedError
+from simstore.storage import Database, Environment, Files, MovedError, SnapshotRecord
 from simstore.store import opening
 from simstore.store.filters import Filters
-from simstore.store.leases import release
+from simstore.store.leases import leave, release
 from simstore.store.maintenance import Maintenance
 from simstore.store.searcher import Searcher, Threads
 from simstore.store.statistics import Statistics
@@ -32,7 +32,7 @@ class Setting:
     files: Files
     readonly: bool
     background: bool
-    snapshot: str | None
+    snapshot: SnapshotRecord | None
     map_size: int | None
 
 
@@ -60,6 +60,20 @@ class Core:
             return self.views.current(txn)
 
 
+class _Ended:
+    """What stands in a core's place after close(): another store may have the same database open."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _closed(self._path)
+
+
+def _closed(path: Path) -> StoreClosedError:
+    return StoreClosedError(f"the store {path} was closed: open it again with simstore.open(path)")
+
+
 class Cores:
     """The core that serves now; a call that finds its database replaced goes on with the next one."""
 
@@ -71,7 +85,7 @@ class Cores:
         self._threads = Threads()
         self.statistics = Statistics()
         self._past = 0, 0  # works and commits of earlier cores
-        self.current = Core(setting, opened.environment, opened.database, self._threads, self.statistics)
+        self.current: Core | Any = Core(setting, opened.environment, opened.database, self._threads, self.statistics)
 
     def run(self, work: Callable[[Core], T]) -> T:
         """work(core), with the newest core."""
@@ -90,13 +104,13 @@ class Cores:
                 return
             old.maintenance.stop()
             setting = self.setting
-            commits = old.writer.commits
-            self._past = self._past[0] + commits.n_writes, self._past[1] + commits.n_commits
             opened = opening.follow(
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
-                for_snapshot=setting.snapshot is not None,
+                for_snapshot=setting.snapshot is not None, instead_of=old.environment,
             )  # fmt: skip
             self.current = Core(self.setting, opened.environment, opened.database, self._threads, self.statistics)
+            leave(setting.path, old.environment, for_snapshot=setting.snapshot is not None)
+            self._past = self._past[0] + old.writer.commits.n_writes, self._past[1] + old.writer.commits.n_commits
 
     def stats(self) -> Stats:
         """What all cores have done."""
@@ -106,7 +120,7 @@ class Cores:
     def refuse_closed(self) -> None:
         """Raises StoreClosedError after close()."""
         if self.is_closed:
-            raise StoreClosedError(f"the store {self.setting.path} was closed: open it again with simstore.open(path)")
+            raise _closed(self.setting.path)
 
     def close(self) -> None:
         """Ends threads and gives the database back; in a forked child there is nothing to end."""
@@ -114,7 +128,7 @@ class Cores:
             return
         with self._lock:
             self.is_closed = True
-        core = self.current
+            core, self.current = self.current, _Ended(self.setting.path)
         core.maintenance.stop()
         self._threads.close()
         core.views.forget()

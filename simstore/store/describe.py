@@ -52,7 +52,7 @@ def described(txn: Transaction, database: Database, view: View, files: Files, di
         n_rows=state.next_row,
         n_dead=view.alive.n_dead,
         n_segments=len(view.records),
-        n_tail=state.next_row - view.tail_first,
+        n_tail=max(0, state.next_row - view.tail_first),  # a segment may hold rows that a snapshot does not see
         database_size_bytes=max(0, files.size(directory / DATA_FILE)),
         segments_size_bytes=directory_size(directory / SEGMENTS),
         format_version=schema.format,

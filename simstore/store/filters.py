@@ -2,7 +2,6 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ __all__ = ["Filters", "Selection", "refuse_mismatch"]
 
 T = TypeVar("T")
 _MOST_KNOWN = 64  # filters whose rows are remembered
+_MOST_CHECKED = 1 << 17
 _DENSE = 16  # of so many items at least one is a candidate: then reading all of them in order is faster
 _FEW_NEW = 4096  # new rows that are looked at one by one, rather than asking the postings again
 
@@ -35,13 +35,15 @@ class Selection:
         rows: Which they are.
         count: How many.
         estimate: How many the postings named, dead rows included, before any item was looked at; None if there are none for it.
-        n_read: How many items had to be looked at.
+        n_read: How many items had to be looked at, beside those written since the filter was first used.
+        checked: Rows whose items were seen to match; see ``refuse_mismatch``.
     """
 
     rows: Bitmap
     count: int
     estimate: int | None
     n_read: int
+    checked: set[int]
     _counts: dict[int, int] = field(default_factory=dict)
     _nodes: dict[Segment, NDArray[np.uint32]] = field(default_factory=dict)
 
@@ -77,6 +79,7 @@ class _Matches:
     n_rows: int
     estimate: int | None
     n_read: int
+    checked: set[int] = field(default_factory=set)
 
 
 class Filters:
@@ -129,8 +132,10 @@ class Filters:
         if before is not None and holds and n_rows - before.n_rows <= _FEW_NEW:
             words = _resized(before.words, n_rows)
             fresh = view.alive.rows(before.n_rows, n_rows)
-            _set(words, _matching(txn, self._database, where, fresh))
-            return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, before.estimate, before.n_read + len(fresh))
+            hits = _matching(txn, self._database, where, fresh)
+            _set(words, hits)
+            estimate = None if before.estimate is None else before.estimate + len(hits)
+            return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, estimate, before.n_read, before.checked)
         found: Candidates = candidates(txn, self._database, view.schema, n_rows, where)
         unsure = Bitmap(found.maybe & ~found.sure & _resized(view.alive.words, n_rows), 0, is_full=False).rows(0, n_rows)
         words = found.sure
@@ -148,7 +153,7 @@ def _remember(known: OrderedDict[Where, T], where: Where, value: T) -> None:
 def _selected(view: View, matches: _Matches) -> Selection:
     n_rows = view.state.next_row
     rows = Bitmap(matches.words & _resized(view.alive.words, n_rows), 0, is_full=False).closed(n_rows)
-    return Selection(rows, rows.count(0, n_rows), matches.estimate, matches.n_read)
+    return Selection(rows, rows.count(0, n_rows), matches.estimate, matches.n_read, matches.checked)
 
 
 def _resized(words: NDArray[np.uint64], n_rows: int) -> NDArray[np.uint64]:
@@ -163,8 +168,14 @@ def _set(words: NDArray[np.uint64], rows: NDArray[np.uint64]) -> None:
     np.bitwise_or.at(words, rows >> np.uint64(6), np.left_shift(np.uint64(1), rows & np.uint64(63)))
 
 
-def refuse_mismatch(where: Where, records: Iterable[Record]) -> None:
-    """Raises CorruptStoreError if one of the records, which postings have named, does not match: they carry no checksums."""
+def refuse_mismatch(where: Where, rows: list[int], records: list[Record], checked: set[int] | None = None) -> None:
+    """Raises CorruptStoreError if one of the records, which postings have named, does not match: they carry no checksums.
+
+    Args:
+        checked: Rows that were seen to match before; those that do now come in.
+    """
+    if checked is not None and checked.issuperset(rows):
+        return
     matcher = compiled(where)
     for key, label, packed in records:
         if not matcher.matches(key, label, unpack(packed) if matcher.needs_data else None):
@@ -172,6 +183,10 @@ def refuse_mismatch(where: Where, records: Iterable[Record]) -> None:
                 f"key {key!r} is listed for {where!r}, which it does not match: store.check(deep=True) lists what is damaged, "
                 "and store.repair() rebuilds the lists"
             )
+    if checked is not None:
+        if len(checked) > _MOST_CHECKED:
+            checked.clear()
+        checked.update(rows)
 
 
 def _matching(txn: Transaction, database: Database, where: Where, rows: NDArray[np.uint64]) -> NDArray[np.uint64]:

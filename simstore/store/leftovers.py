@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from simstore.storage import Files, Transaction
+from simstore.storage import Database, Environment, Files, Transaction
 from simstore.storage.files import TEMPORARY, is_own
 from simstore.store import opening
 from simstore.store.findings import Look
+from simstore.store.models import EMBEDDERS
 from simstore.store.opening import COMPACTED, Opened
 
-__all__ = ["foreign", "left_behind", "remove_left_behind"]
+__all__ = ["foreign", "left_behind", "remove_left_behind", "remove_spare_models"]
 
 
 def left_behind(look: Look) -> list[Path]:
@@ -31,6 +32,15 @@ def remove_left_behind(look: Look) -> list[Path]:
     with look.environment.reading() as txn:
         opened = Opened(look.path, look.environment, look.database, look.database.schema(txn))
     return opening.remove_left_behind(opened, look.files, lambda file: not is_own(file.name))
+
+
+def remove_spare_models(environment: Environment, database: Database, path: Path, files: Files) -> None:
+    """Removes the files of models that neither the store nor a snapshot needs any more."""
+    if not files.list_dir(path / EMBEDDERS):
+        return
+    with environment.reading() as txn:
+        opened = Opened(path, environment, database, database.schema(txn))
+    opening.remove_left_behind(opened, files, lambda file: file.parent.name == EMBEDDERS and not is_own(file.name))
 
 
 def foreign(path: Path, files: Files) -> list[str]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, SimstoreError
 from simstore.index import Build, BuildOptions, Segment, block_checksums, build_graph, extend_graph
 from simstore.metrics import METRICS
-from simstore.storage import Database, Environment, Files, SegmentRecord, Transaction, steps
+from simstore.storage import Database, Environment, Files, MovedError, SegmentRecord, Transaction, steps
 from simstore.storage.files import discard, publish_file, write_file
+from simstore.store.priority import giving_way
 from simstore.store.searcher import cpu_count
 from simstore.store.statistics import Statistics
 from simstore.store.view import View, Views, open_segment, read_prepared
@@ -130,6 +131,11 @@ def _whole(view: View, ratio: float) -> Job | None:
     return _job(view, view.records, first, last, ratio)
 
 
+def _is_whole(view: View, n_rows: int) -> bool:
+    """Whether there is one segment over the first n_rows rows."""
+    return len(view.records) == 1 and not view.damaged and view.tail_first >= n_rows
+
+
 def _job(view: View, merged: tuple[SegmentRecord, ...], first_row: int, last_row: int, ratio: float = DEAD_RATIO) -> Job:
     """Over rows from the merged segments, or first_row, to last_row; the largest sound one of them is the base."""
     start = min([first_row, *(record.first_row for record in merged)])
@@ -196,6 +202,8 @@ class Maintenance:
                 return
             try:
                 self.run()
+            except MovedError:
+                continue  # the next call goes over to the new database, with another thread
             except Exception as err:  # whatever it is, the thread goes on: the store works without it
                 log.warning("simstore: maintenance put off: %s", err)
 
@@ -225,12 +233,14 @@ class Maintenance:
         """
         if everything:
             self._drop_damaged()
+        n_rows = None  # of which there is to be one segment: who writes beside it could keep it busy for ever
         while not (stoppable and self._stop.is_set()):
             with self._work:
                 view = self._view()
                 job = next_job(view, everything=everything, purging=purging)
-                if job is None:
+                if job is None or (everything and n_rows is not None and _is_whole(view, n_rows)):
                     return
+                n_rows = n_rows or view.state.next_row
                 try:
                     done = self._do(view, job, progress, stoppable)
                 except SimstoreError:
@@ -261,7 +271,7 @@ class Maintenance:
                 progress(stage, done, total)
             return not (stoppable and self._stop.is_set())
 
-        build = self._build(view, job, proceed)
+        build = giving_way(lambda: self._build(view, job, proceed))
         steps.reached("fold.built")
         if build is None:
             return False

@@ -12,7 +12,7 @@ from simstore.store.quarantine import Lost
 from simstore.store.repair_base import Repair
 from simstore.store.survey import Survey, compared, damaged_vectors, keys_leading_to
 
-__all__ = ["find_lost", "mend_items", "mend_vectors", "take_out"]
+__all__ = ["find_lost", "mend_items", "mend_staged", "mend_vectors", "take_out"]
 
 
 def mend_items(repair: Repair, found: Survey, purged: NDArray[np.bool_]) -> None:
@@ -89,6 +89,23 @@ def _move_runs(repair: Repair, n_rows: int) -> bool:
     return bool(moved)
 
 
+def mend_staged(repair: Repair) -> None:
+    """Drops staged vectors that are damaged, or all, if nobody knows whose they are: reembed() makes them anew."""
+    txn, database = repair.txn, repair.database
+    try:
+        staging = database.staging(txn)
+    except CorruptStoreError:
+        database.end_staging(txn)
+        repair.note("staged")
+        return
+    if staging is None and database.n_entries(txn, "staged"):
+        database.end_staging(txn)
+        repair.note("staged")
+    elif staging is not None and (damaged := list(database.damaged_staged(txn, staging.dim))):
+        database.drop_staged(txn, damaged)
+        repair.note("staged")
+
+
 # -- what is lost ------------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +157,7 @@ def take_out(repair: Repair, found: Survey, purged: NDArray[np.bool_], rows: NDA
     for row in rows.tolist():
         database.drop_entry(txn, "items", row_key(row))
         database.drop_entry(txn, "tombstones", row_key(row))
+        database.drop_entry(txn, "staged", row_key(row))
     inside = rows[rows < np.uint64(len(found.there))]
     found.leave(inside)
     purged[inside] = True

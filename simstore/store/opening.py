@@ -8,11 +8,9 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from xxhash import xxh3_64_hexdigest
 
 from simstore.errors import (
     CorruptStoreError,
@@ -22,22 +20,21 @@ from simstore.errors import (
     NotAStoreError,
     ReadOnlyStoreError,
     SimstoreError,
-    SnapshotNotFoundError,
     StorageError,
     StoreExistsError,
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size, steps
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
-from simstore.store.guard import guarded
+from simstore.store import models
+from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
 from simstore.store.leases import lease, release
+from simstore.store.models import EMBEDDERS
 
 __all__ = ["Opened", "Settings", "follow", "open_directory", "put_in_place"]
 
-MARKER = "store.json"
-LOCK_FILE = "lock.mdb"
-SEGMENTS, EMBEDDERS, QUARANTINE = "segments", "embedder", "quarantine"
+SEGMENTS, QUARANTINE = "segments", "quarantine"
 COMPACTED = "compacted-"
 _MAGIC = "simstore"
 MAX_DIM = 65_536
@@ -126,16 +123,16 @@ def _open_directory(
 ) -> Opened:
     try:
         _look(path, mode)
-        if mode != "r":
+        if mode != "r" and not (path / DATA_FILE).exists() and not (path / MARKER).exists():
             _clean(path)
-            if not (path / DATA_FILE).exists() and not (path / MARKER).exists():
-                _create(path, settings, files)
+            _create(path, settings, files)
         check_marker(path, files)
         opened = _open(path, files, mode == "r", map_size, for_snapshot)
     except OSError as err:
         raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
     try:
-        settings.check_against(opened.schema)
+        if not for_snapshot:
+            settings.check_against(opened.schema)
         if mode != "r":
             _complete(opened, files)
     except BaseException as err:
@@ -167,7 +164,7 @@ def _look(path: Path, mode: str) -> None:
 
 
 def _clean(path: Path) -> None:
-    """Removes what a process that died while creating left behind."""
+    """Removes what a process that died while creating or compacting left behind; this one does neither now."""
     for name in os.listdir(path) if path.is_dir() else []:
         if name.startswith(TEMPORARY) and is_abandoned(name):
             target = path / name
@@ -183,7 +180,7 @@ def _create(path: Path, settings: Settings, files: Files) -> None:
     aside = path / temporary_name()
     try:
         files.make_dir(aside)
-        _need_space(aside)
+        need_space(aside)
         environment = Environment(aside, create=True)
         try:
             database = Database(environment, create=True)
@@ -233,21 +230,41 @@ def _check_version(path: Path, version: int) -> None:
         raise FormatVersionError(f"{path} has format {version}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore")
 
 
-def _open(path: Path, files: Files, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
-    """Opens the database; one that has been replaced by a compact copy gives way to it first."""
+def _open(
+    path: Path,
+    files: Files,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment | None = None,
+) -> Opened:
+    """Opens the database; one that has been replaced by a compact copy gives way to it first.
+
+    Raises:
+        CorruptStoreError: That copy is not there.
+    """
+    names: list[str] = []
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
-                return _open_guarded(path, readonly, map_size, for_snapshot)
+                return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
+            if moved.name in names:
+                raise CorruptStoreError(
+                    f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
+                    "store from a backup"
+                ) from None
+            names.append(moved.name)
             put_in_place(path, files, moved.name)
 
 
-def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def _open_guarded(
+    path: Path, readonly: bool, map_size: int | None, for_snapshot: bool, instead_of: Environment | None
+) -> Opened:
     check_size(path / DATA_FILE)
     extra: dict[str, Any] = {} if map_size is None else {"map_size": map_size, "grows": True}
     if not readonly:
-        _need_space(path)
+        need_space(path)
 
     def open_new() -> Environment:
         if not for_snapshot:
@@ -257,7 +274,7 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         except StorageError:
             return Environment(path, readonly=True, **extra)
 
-    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly)
+    environment = lease(path, open_new, for_snapshot=for_snapshot, readonly=readonly, instead_of=instead_of)
     try:
         database = Database(environment, readonly=readonly)
         with environment.read() as txn:
@@ -270,32 +287,26 @@ def _open_guarded(path: Path, readonly: bool, map_size: int | None, for_snapshot
         raise
 
 
-def follow(path: Path, files: Files, name: str, *, readonly: bool, map_size: int | None, for_snapshot: bool) -> Opened:
+def follow(
+    path: Path,
+    files: Files,
+    name: str,
+    *,
+    readonly: bool,
+    map_size: int | None,
+    for_snapshot: bool,
+    instead_of: Environment,
+) -> Opened:
     """Opens the database that has taken the place of one that this process has open."""
     with _OPENING:
         try:
             put_in_place(path, files, name)
-            return _open(path, files, readonly, map_size, for_snapshot)
+            return _open(path, files, readonly, map_size, for_snapshot, instead_of)
         except OSError as err:
             raise err if isinstance(err, SimstoreError) else storage_error(err, f"opening {path}") from err
 
 
-def put_in_place(path: Path, files: Files, name: str) -> None:
-    """Gives the compact copy of that name the name of the database, unless that has been done.
-
-    The old lock.mdb goes first: it holds the counters of the old database, and whoever still reads that one keeps it open.
-    """
-    with guarded(path / MARKER, exclusive=True):
-        if files.size(path / name) < 0:
-            return
-        files.remove(path / LOCK_FILE)
-        steps.reached("compact.unlocked")
-        files.rename(path / name, path / DATA_FILE)
-        steps.reached("compact.renamed")
-        files.sync_dir(path)
-
-
-def _need_space(path: Path) -> None:
+def need_space(path: Path) -> None:
     """LMDB fills lock.mdb through a map: without space for it the process would die."""
     if hasattr(os, "statvfs"):
         stat = os.statvfs(path)
@@ -306,6 +317,7 @@ def _need_space(path: Path) -> None:
 def _complete(opened: Opened, files: Files) -> None:
     """Writes what a crash while creating kept from being written, and removes files that no transaction names."""
     path = opened.path
+    _clean(path)
     files.make_dir(path / SEGMENTS)
     if not (path / MARKER).exists():
         marker = {"magic": _MAGIC, "format": FORMAT_VERSION, "uuid": opened.schema.uuid}
@@ -319,7 +331,7 @@ def left_behind(txn: Any, opened: Opened, files: Files) -> list[Path]:
     """The files that no transaction names, unless somebody is making them."""
     path = opened.path
     named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
-    named |= _models(txn, opened, files)
+    named |= models.needed(txn, opened, files)
     there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
     there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
     unnamed = [file for file in there if file not in named]
@@ -340,69 +352,6 @@ def remove_left_behind(opened: Opened, files: Files, among: Callable[[Path], boo
     with opened.environment.reading() as txn:
         is_clean = not unnamed(txn)
     return [] if is_clean else opened.environment.write(remove)
-
-
-def _models(txn: Any, opened: Opened, files: Files) -> set[Path]:
-    """The models' files that the store, or a snapshot, still needs."""
-    try:
-        snapshots = opened.database.snapshots(txn)
-    except CorruptStoreError:  # nobody knows which one it needs
-        return {opened.path / EMBEDDERS / name for name in files.list_dir(opened.path / EMBEDDERS)}
-    embedders = [opened.database.schema(txn).embedder, *(snapshot.embedder for snapshot in snapshots)]
-    return {model_path(opened.path, embedder) for embedder in embedders if embedder is not None}
-
-
-def save_embedder(opened: Opened, files: Files, record: dict[str, Any], content: bytes | None) -> Schema:
-    """Has the store remember its embedder: the model's file first, then the transaction that names it.
-
-    Raises:
-        StorageError: It could not be written; the store is as it was.
-    """
-    if content is not None:
-        record = record | {"model_xxh3": xxh3_64_hexdigest(content)}
-
-    def work(txn: Any) -> Schema:
-        schema = opened.database.schema(txn)
-        check_dim(schema, record)
-        if content is not None:
-            _save_model(opened.path, files, record, content)
-        new = replace(schema, dim=record["dim"], embedder=record)
-        opened.database.change_schema(txn, new)
-        return new
-
-    return opened.environment.write(work)
-
-
-def embedder_then(opened: Opened, name: str) -> dict[str, Any] | None:
-    """The record of the embedder that the store had when a snapshot was taken.
-
-    Raises:
-        SnapshotNotFoundError: There is no snapshot of that name.
-    """
-    with opened.environment.reading() as txn:
-        snapshot = opened.database.snapshot_named(txn, name)
-        if snapshot is None:
-            there = ", ".join(repr(other.name) for other in opened.database.snapshots(txn)) or "none"
-            raise SnapshotNotFoundError(f"{opened.path} has no snapshot {name!r}; it has: {there}")
-        return snapshot.embedder
-
-
-def check_dim(schema: Schema, record: dict[str, Any]) -> None:
-    """Raises DimensionError if the store holds vectors of another width than an embedder makes."""
-    if schema.dim is not None and schema.dim != record["dim"]:
-        raise DimensionError(f"the embedder makes vectors of {record['dim']}; this store holds vectors of {schema.dim}")
-
-
-def _save_model(path: Path, files: Files, record: dict[str, Any], content: bytes) -> None:
-    directory = path / EMBEDDERS
-    files.make_dir(directory)
-    publish_file(files, write_file(files, directory, [content], len(content)), model_path(path, record))
-    files.sync_dir(path)
-
-
-def model_path(path: Path, record: dict[str, Any]) -> Path:
-    """Where a store keeps its embedder's model."""
-    return path / EMBEDDERS / f"{record['fingerprint']}.keras"
 
 
 def require_writable(path: Path, readonly: bool, snapshot: str | None) -> None:

@@ -57,7 +57,8 @@ class Reading(StoreBase):
         """The row of each key in a view, or None."""
         if self._setting.snapshot is None:
             return core.database.live_rows(txn, encoded)
-        seen = ([row for row in core.database.rows_of(txn, key) if row in view.alive] for key in encoded)
+        n_rows = view.state.next_row
+        seen = ([row for row in core.database.rows_of(txn, key) if row < n_rows and row in view.alive] for key in encoded)
         return [rows[-1] if rows else None for rows in seen]
 
     def __contains__(self, key: object) -> bool:
@@ -118,7 +119,7 @@ class Reading(StoreBase):
                 self._cores.refuse_closed()
                 with core.environment.reading() as txn:
                     if condition is not None:
-                        refuse_mismatch(condition, core.database.records(txn, rows.tolist()))
+                        refuse_mismatch(condition, rows.tolist(), core.database.records(txn, rows.tolist()))
                     chunk = [item_of(core, txn, view, row) for row in rows.tolist()]
                 yield from chunk
 

@@ -1,26 +1,24 @@
 """Snapshots, within one transaction: taking, dropping, restoring and comparing them."""
 
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
+from simstore.errors import CorruptStoreError, SnapshotExistsError, SnapshotNotFoundError
 from simstore.reports import Difference, Restored
-from simstore.storage import Database, LogEntry, NewRows, SnapshotRecord, State, Transaction, steps
-from simstore.storage.encoding import encode_key, encode_label
+from simstore.storage import Database, Schema, SnapshotRecord, State, Transaction, steps
 from simstore.storage.records import Record
-from simstore.storage.schema import Epoch
+from simstore.store.arguments import NOW
 from simstore.store.bitmap import Bitmap
+from simstore.store.rewriting import append_rows, begin_epoch, bury_rows, copies
 from simstore.store.visibility import alive_at
 from simstore.types import Key
 
-__all__ = ["NOW", "difference", "drop", "restore", "take"]
-
-NOW = "now"
-_CHUNK = 4096  # rows that are copied at a time
+__all__ = ["difference", "drop", "restore", "take"]
 
 
 def take(txn: Transaction, database: Database, name: str, note: str, now_s: float) -> SnapshotRecord:
@@ -92,28 +90,39 @@ def restore(txn: Transaction, database: Database, name: str, now_s: float) -> Re
     snapshot, state, schema = named(txn, database, name), database.state(txn), database.schema(txn)
     then, now = alive_at(txn, database, snapshot), _alive_now(txn, database, state)
     rows_then, rows_now = then.rows(0, snapshot.next_row), now.rows(0, state.next_row)
+    is_same = _is_same_epoch(snapshot, schema)
     lost, extra = rows_then, rows_now
-    if snapshot.first_row == schema.epoch_row:
+    if is_same:
         lost, extra = np.setdiff1d(rows_then, rows_now), np.setdiff1d(rows_now, rows_then)
+        lost, extra = _without_equal(txn, database, lost, extra, snapshot.dim or 0)
     before = _of_now(txn, database, _undo_name(txn, database, name), f"what restore({name!r}) replaced", now_s)
     database.put_snapshot(txn, before)
-    seq, next_row = state.seq + 1, state.next_row
-    for rows in _copies(txn, database, lost, snapshot.dim or 0):
-        database.append(txn, rows, next_row, seq)
-        next_row += len(rows.keys)
+    vectors = partial(database.vectors_of, txn, dim=snapshot.dim or 0)
+    next_row = append_rows(txn, database, state, copies(txn, database, lost, vectors))
     steps.reached("restore.appended")
-    if len(extra):
-        database.bury(txn, extra.tolist(), seq)
-        database.put_log(txn, seq, LogEntry(state.log_seq, tuple(extra.tolist())))
-    if snapshot.first_row != schema.epoch_row:
-        past = (*schema.past, Epoch(schema.epoch_row, schema.dim))
-        database.put_schema(
-            txn, replace(schema, dim=snapshot.dim, embedder=snapshot.embedder, epoch_row=state.next_row, past=past)
-        )
-    new = replace(state, seq=seq, next_row=next_row, n_live=snapshot.n_live, snapshots_seq=seq)
-    database.put_state(txn, replace(new, log_seq=seq if len(extra) else state.log_seq))
+    log_seq = bury_rows(txn, database, state, extra)
+    if not is_same:
+        begin_epoch(txn, database, state, snapshot.dim, snapshot.embedder)
+    seq = state.seq + 1
+    database.put_state(
+        txn, replace(state, seq=seq, next_row=next_row, n_live=snapshot.n_live, snapshots_seq=seq, log_seq=log_seq)
+    )
     steps.reached("restore.put")
     return Restored(undo=before.name, n_restored=len(lost), n_removed=len(extra))
+
+
+def _without_equal(
+    txn: Transaction, database: Database, lost: NDArray[np.uint64], extra: NDArray[np.uint64], dim: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The rows without those that hold the same item: it was written anew, and stays."""
+    there, equal = _by_key(txn, database, extra, sound_only=True), []
+    for key, (row, record) in _by_key(txn, database, lost).items():
+        if key in there and there[key][1] == record:
+            with suppress(CorruptStoreError):  # a damaged vector equals none
+                if _same_vector(txn, database, row, there[key][0], dim):
+                    equal.append((row, there[key][0]))
+    pairs = np.array(equal, np.uint64).reshape(-1, 2)
+    return np.setdiff1d(lost, pairs[:, 0]), np.setdiff1d(extra, pairs[:, 1])
 
 
 def _undo_name(txn: Transaction, database: Database, name: str) -> str:
@@ -123,17 +132,15 @@ def _undo_name(txn: Transaction, database: Database, name: str) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def _copies(txn: Transaction, database: Database, rows: NDArray[np.uint64], dim: int) -> Iterator[NewRows]:
-    """The items in rows, to be written anew."""
-    for at in range(0, len(rows), _CHUNK):
-        part = rows[at : at + _CHUNK]
-        records = database.records(txn, part.tolist())
-        yield NewRows(
-            [encode_key(key) for key, _, _ in records],
-            [encode_label(label) for _, label, _ in records],
-            records,
-            database.vectors_of(txn, part, dim),
-        )
+def _is_same_epoch(snapshot: SnapshotRecord, schema: Schema) -> bool:
+    """Whether the vectors of a snapshot's rows are of the present kind.
+
+    Epochs without rows begin where the next one does, and differ in width or embedder. The first vectors settle the width, and
+    an embedder may be given later: what a snapshot did not know yet is no difference.
+    """
+    if snapshot.first_row != schema.epoch_row or snapshot.dim not in (None, schema.dim):
+        return False
+    return snapshot.embedder is None or snapshot.embedder["fingerprint"] == schema.fingerprint
 
 
 def _alive_now(txn: Transaction, database: Database, state: State) -> Bitmap:
@@ -181,10 +188,19 @@ def _rows_at(txn: Transaction, database: Database, name: str) -> tuple[NDArray[n
     return alive_at(txn, database, snapshot).rows(0, snapshot.next_row), snapshot.dim or 0
 
 
-def _by_key(txn: Transaction, database: Database, rows: NDArray[np.uint64]) -> dict[_Typed, tuple[int, Record]]:
-    numbers = rows.tolist()
-    records = database.records(txn, numbers)
-    return {(type(record[0]), record[0]): (row, record) for row, record in zip(numbers, records, strict=True)}
+def _by_key(
+    txn: Transaction, database: Database, rows: NDArray[np.uint64], *, sound_only: bool = False
+) -> dict[_Typed, tuple[int, Record]]:
+    found = {}
+    for row in rows.tolist():
+        try:
+            (record,) = database.records(txn, [row])
+        except CorruptStoreError:
+            if sound_only:
+                continue
+            raise
+        found[type(record[0]), record[0]] = row, record
+    return found
 
 
 def _same_vector(txn: Transaction, database: Database, row_a: int, row_b: int, dim: int) -> bool:

@@ -6,13 +6,24 @@ from typing import Any
 
 import numpy as np
 
+from simstore.storage import Schema
 from simstore.store import arguments
 from simstore.where import Where, where_of
 
-__all__ = ["Request", "request_of"]
+__all__ = ["OutdatedError", "Request", "refuse_outdated", "request_of"]
 
 _DEFAULT_EF = 128
 _LARGEST_EF = 1 << 30
+
+
+class OutdatedError(Exception):
+    """The store has gone over to other vectors since a query was made: it is to be made anew."""
+
+
+def refuse_outdated(made_for: Schema, now: Schema) -> None:
+    """Raises OutdatedError if a query that was made for one schema is no query for another."""
+    if made_for.dim != now.dim or made_for.fingerprint != now.fingerprint:
+        raise OutdatedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from simstore.errors import CorruptStoreError, StoreClosedError
 from simstore.index import Found, Segment, distances_to, scan
 from simstore.metrics import METRICS, Metric
 from simstore.reports import Plan, RecallEstimate
-from simstore.storage import Database, EngineError, Environment, Transaction
+from simstore.storage import Database, EngineError, Environment, Schema, Transaction
 from simstore.storage.encoding import unpack
 from simstore.store.explaining import explained
 from simstore.store.filters import Filters, refuse_mismatch
 from simstore.store.recall import Recalls, measured
 from simstore.store.recent import RecentRecords
-from simstore.store.request import Request
+from simstore.store.request import Request, refuse_outdated
 from simstore.store.sight import Sight, search_segment
 from simstore.store.statistics import Statistics
 from simstore.store.view import Loose, View, Views
@@ -106,17 +106,21 @@ class Searcher:
         self._recalls = Recalls()
         self._recent = RecentRecords(database)
 
-    def search(self, query: NDArray[np.float32], request: Request) -> Hits:
-        """The answer to one prepared query [1, dim]."""
+    def search(self, query: NDArray[np.float32], request: Request, schema: Schema) -> Hits:
+        """The answer to one prepared query [1, dim], which was made for a schema.
+
+        Raises:
+            OutdatedError: The store has other vectors by now.
+        """
         began = perf_counter_ns()
         try:
             with self._environment.read() as txn:
-                sight = self._sight(txn, request)
+                sight = self._sight(txn, request, schema)
                 view = sight.view
                 rows, distances = self._answer(txn, sight, query, request)
                 records = self._recent.read(txn, rows)
-                if request.where is not None:
-                    refuse_mismatch(request.where, records)
+                if request.where is not None and sight.chosen is not None:
+                    refuse_mismatch(request.where, rows, records, sight.chosen.checked)
                 hits = Hits(records, distances, rows, unpack, self._vectors(txn, view, rows, request))
         except EngineError as err:
             raise self._environment.translated(err) from err
@@ -124,11 +128,12 @@ class Searcher:
         self._on_searched(view)
         return hits
 
-    def explain(self, query: NDArray[np.float32], request: Request) -> Plan:
+    def explain(self, query: NDArray[np.float32], request: Request, schema: Schema) -> Plan:
         """How a search for one prepared query [1, dim] is done, by doing it twice: what it finds damaged is left out then."""
         with self._environment.reading() as txn:
-            self._answer(txn, self._sight(txn, request), query, request)
-            return explained(self._sight(txn, request), query, request)
+            self._answer(txn, self._sight(txn, request, schema), query, request)
+            sight = self._sight(txn, request, schema)
+            return explained(sight, query, request, everything=min(request.k or 0, sight.n) > _SORTED_K)
 
     def measure_recall(self, request: Request, sample: int, seed: int, progress: Progress | None) -> RecallEstimate:
         """See Store.measure_recall."""
@@ -154,16 +159,18 @@ class Searcher:
             except CorruptStoreError:
                 self._views.drop_damaged(view)
 
-    def _sight(self, txn: Transaction, request: Request) -> Sight:
+    def _sight(self, txn: Transaction, request: Request, schema: Schema) -> Sight:
         view = self._views.current(txn)
+        if view.schema is not schema:
+            refuse_outdated(schema, view.schema)
         chosen = None if request.where is None else self._filters.selection(txn, view, request.where)
         return Sight(view, self._views.loose(txn, view), chosen)
 
-    def search_many(self, queries: NDArray[np.float32], request: Request, threads: int) -> BatchHits:
-        """The answers to prepared queries [n, dim], all of one state."""
+    def search_many(self, queries: NDArray[np.float32], request: Request, schema: Schema, threads: int) -> BatchHits:
+        """The answers to prepared queries [n, dim], all of one state. Errors as in search."""
         began = perf_counter_ns()
         with self._environment.reading() as txn:
-            sight = self._sight(txn, request)
+            sight = self._sight(txn, request, schema)
 
         def work(chunk: NDArray[np.float32]) -> BatchHits:
             with self._environment.reading() as txn:
@@ -261,8 +268,8 @@ class Searcher:
         numbers = rows.tolist()
         vectors = self._vectors(txn, sight.view, numbers, request)
         records = self._recent.read(txn, numbers)
-        if request.where is not None:
-            refuse_mismatch(request.where, records)
+        if request.where is not None and sight.chosen is not None:
+            refuse_mismatch(request.where, numbers, records, sight.chosen.checked)
         return BatchHits(records, distances, rows, counts, request.k, unpack, vectors)
 
     def _vectors(self, txn: Transaction, view: View, rows: list[int], request: Request) -> NDArray[np.float32] | None:

@@ -1,20 +1,29 @@
 """Searching: one query, or many."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeVar
 
-from simstore.errors import InvalidArgumentError
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import DimensionError, InvalidArgumentError
 from simstore.index import prepared_queries
 from simstore.metrics import METRICS
 from simstore.reports import Plan, RecallEstimate
-from simstore.storage import MovedError
+from simstore.storage import MovedError, Schema
 from simstore.store import arguments
 from simstore.store.base import StoreBase
-from simstore.store.request import Request, request_of
+from simstore.store.core import Core
+from simstore.store.request import OutdatedError, request_of
 from simstore.store.searcher import thread_count
 from simstore.types import BatchHits, Hits, Progress
 from simstore.where import Where
 
 __all__ = ["Searching"]
+
+T = TypeVar("T")
+Vectors = NDArray[np.float32]
 
 
 class Searching(StoreBase):
@@ -54,17 +63,17 @@ class Searching(StoreBase):
             InvalidArgumentError, InvalidVectorError, DimensionError, InvalidFilterError: The query or an argument is wrong.
         """
         request = request_of(k, ef, recall, exact, max_distance, with_vectors, where)
-        schema = self._schema()
-        vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
-        ready = prepared_queries(vector, METRICS[schema.metric])
-        if request.recall is not None:
-            request = self._with_ef(request)
-        while True:  # as _run, which costs a microsecond more
-            core = self._cores.current
+        if isinstance(query, (np.ndarray, list, tuple)) and input is None and request.recall is None:
             try:
-                return core.searcher.search(ready, request)
-            except MovedError as moved:
-                self._cores.follow(core, moved.name)
+                schema = self._schema()
+                ready = prepared_queries(arguments.vector_of(query, schema.dim), METRICS[schema.metric])
+                return self._cores.current.searcher.search(ready, request, schema)
+            except (MovedError, OutdatedError, DimensionError):
+                pass  # what was known of the store is outdated, or the query is wrong; what follows takes microseconds more
+        return self._answered(
+            self._query(query, input),
+            lambda core, ready, schema: core.searcher.search(ready, core.searcher.with_ef(request), schema),
+        )
 
     def explain(
         self,
@@ -82,11 +91,10 @@ class Searching(StoreBase):
         Arguments and errors as in search. ``print(store.explain(query, where=…))`` shows it.
         """
         request = request_of(k, ef, recall, exact, None, False, where)
-        schema = self._schema()
-        vector = arguments.vector_of(self._query(query, input, schema.dim), schema.dim)
-        ready = prepared_queries(vector, METRICS[schema.metric])
-        with_ef = self._with_ef(request)
-        return self._run(lambda core: core.searcher.explain(ready, with_ef))
+        return self._answered(
+            self._query(query, input),
+            lambda core, ready, schema: core.searcher.explain(ready, core.searcher.with_ef(request), schema),
+        )
 
     def search_many(
         self,
@@ -114,22 +122,19 @@ class Searching(StoreBase):
         arguments.check_positive("threads", threads)
         if (queries is None) == (inputs is None):
             raise InvalidArgumentError("give queries, or inputs for the store's embedder: one of them, not both")
-        schema = self._schema()
-        if inputs is not None:
-            given = arguments.sized("inputs", inputs)
-            vectors = arguments.embedded(self._required_embedder().embed(given), len(given), schema.dim)
-        else:
-            vectors = arguments.vectors_of(queries, schema.dim, what="queries")
-        ready = prepared_queries(vectors, METRICS[schema.metric])
-        with_ef = self._with_ef(request)
-        return self._run(lambda core: core.searcher.search_many(ready, with_ef, thread_count(threads, len(ready))))
+        given = None if inputs is None else arguments.sized("inputs", inputs)
+        listed = list(queries) if isinstance(queries, Iterator) else queries
 
-    def _query(self, query: Any, input: Any, dim: int | None) -> Any:
-        if (query is None) == (input is None):
-            raise InvalidArgumentError("give a query, or an input for the store's embedder: one of them, not both")
-        if input is None:
-            return query
-        return arguments.embedded(self._required_embedder().embed([input]), 1, dim)[0]
+        def vectors(schema: Schema) -> Vectors:
+            if given is None:
+                return arguments.vectors_of(listed, schema.dim, what="queries")
+            return arguments.embedded(self._embedded(schema, given), len(given), schema.dim)
+
+        def search(core: Core, ready: Vectors, schema: Schema) -> BatchHits:
+            n_threads = thread_count(threads, len(ready))
+            return core.searcher.search_many(ready, core.searcher.with_ef(request), schema, n_threads)
+
+        return self._answered(vectors, search)
 
     def measure_recall(
         self,
@@ -156,8 +161,33 @@ class Searching(StoreBase):
         """
         request = request_of(k, ef, recall, False, None, False, None)
         arguments.check_positive("sample", sample)
-        with_ef = self._with_ef(request)
-        return self._run(lambda core: core.searcher.measure_recall(with_ef, sample, seed, progress))
+        return self._run(
+            lambda core: core.searcher.measure_recall(core.searcher.with_ef(request), sample, seed, progress),
+        )
 
-    def _with_ef(self, request: Request) -> Request:
-        return self._run(lambda core: core.searcher.with_ef(request))
+    def _query(self, query: Any, input: Any) -> Callable[[Schema], Vectors]:
+        """What makes the query [1, dim] for a schema."""
+        if (query is None) == (input is None):
+            raise InvalidArgumentError("give a query, or an input for the store's embedder: one of them, not both")
+        listed = list(query) if isinstance(query, Iterator) else query
+
+        def vector(schema: Schema) -> Vectors:
+            if input is None:
+                return arguments.vector_of(listed, schema.dim)
+            return arguments.embedded(self._embedded(schema, [input]), 1, schema.dim)
+
+        return vector
+
+    def _answered(self, made: Callable[[Schema], Vectors], search: Callable[[Core, Vectors, Schema], T]) -> T:
+        """search(core, prepared queries, their schema), with queries made for what the store is now."""
+        while True:
+            schema = self._view().schema
+            try:
+                ready = prepared_queries(made(schema), METRICS[schema.metric])
+                return self._run(partial(_searched, search, ready, schema))
+            except OutdatedError:
+                continue
+
+
+def _searched(search: Callable[[Core, Vectors, Schema], T], ready: Vectors, schema: Schema, core: Core) -> T:
+    return search(core, ready, schema)

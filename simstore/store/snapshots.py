@@ -2,19 +2,16 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any
 
 from simstore.errors import InvalidArgumentError
 from simstore.reports import Difference, Restored, SnapshotInfo
 from simstore.storage import SnapshotRecord
-from simstore.store import remembering
+from simstore.store import arguments, remembering
+from simstore.store.arguments import NOW
 from simstore.store.base import StoreBase
 from simstore.store.core import Core
-from simstore.store.remembering import NOW
 
 __all__ = ["Snapshots"]
-
-_MOST_BYTES = 200
 
 
 class Snapshots(StoreBase):
@@ -37,9 +34,10 @@ class Snapshots(StoreBase):
             ReadOnlyStoreError: The store was opened to be read.
         """
         self._check_writable()
-        _check_name(name)
+        arguments.check_snapshot_name(name)
         if not isinstance(note, str):
             raise InvalidArgumentError(f"note is a str, not {note!r:.60}")
+        arguments.utf8("note", note)
         now = time.time()
         return _info(
             self._run(lambda core: core.writer.write(lambda txn: remembering.take(txn, core.database, name, note, now)))
@@ -49,6 +47,7 @@ class Snapshots(StoreBase):
         """All snapshots, oldest first."""
 
         def work(core: Core) -> list[SnapshotInfo]:
+            core.database.look_for_snapshots()
             with core.environment.reading() as txn:
                 core.environment.refuse_moved(txn)
                 return [_info(snapshot) for snapshot in core.database.snapshots(txn)]
@@ -62,8 +61,9 @@ class Snapshots(StoreBase):
             SnapshotNotFoundError: There is none of that name.
         """
         self._check_writable()
-        _check_name(name)
+        arguments.check_snapshot_name(name)
         self._written(lambda txn, core: remembering.drop(txn, core.database, name))
+        self._remove_spare_models()
 
     def restore(self, name: str) -> Restored:
         """Makes a snapshot's state the present again, in one transaction.
@@ -78,7 +78,7 @@ class Snapshots(StoreBase):
             CorruptStoreError: An item to be restored is damaged; nothing was changed.
         """
         self._check_writable()
-        _check_name(name)
+        arguments.check_snapshot_name(name)
         now = time.time()
         return self._written(lambda txn, core: remembering.restore(txn, core.database, name, now))
 
@@ -96,9 +96,10 @@ class Snapshots(StoreBase):
         """
         for name in (a, b):
             if name != NOW:
-                _check_name(name)
+                arguments.check_snapshot_name(name)
 
         def work(core: Core) -> Difference:
+            core.database.look_for_snapshots()
             with core.environment.reading() as txn:
                 core.environment.refuse_moved(txn)
                 return remembering.difference(txn, core.database, a, b)
@@ -109,16 +110,3 @@ class Snapshots(StoreBase):
 def _info(snapshot: SnapshotRecord) -> SnapshotInfo:
     created = datetime.fromtimestamp(snapshot.created_s, UTC)
     return SnapshotInfo(snapshot.name, created, snapshot.note, snapshot.n_live, snapshot.dim, snapshot.seq)
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str):
-        raise InvalidArgumentError(f"a snapshot's name is a str, not {type(name).__name__} ({name!r:.60})")
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise InvalidArgumentError(f"a snapshot's name is valid Unicode, not {name!r:.60}") from None
-    if not 0 < size <= _MOST_BYTES or "\0" in name or name == NOW:
-        raise InvalidArgumentError(
-            f"a snapshot's name has 1 to {_MOST_BYTES} bytes, no NUL, and is not {NOW!r} (the present); not {name!r:.60}"
-        )

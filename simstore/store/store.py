@@ -1,6 +1,7 @@
 """The Store: what an application writes, asks and closes."""
 
 from simstore.store.reading import Reading
+from simstore.store.reembedding import Reembedding
 from simstore.store.searching import Searching
 from simstore.store.snapshots import Snapshots
 from simstore.store.upkeep import Upkeep
@@ -9,7 +10,7 @@ from simstore.store.writing import Writing
 __all__ = ["Store"]
 
 
-class Store(Writing, Reading, Searching, Snapshots, Upkeep):
+class Store(Writing, Reading, Searching, Snapshots, Reembedding, Upkeep):
     """An open store. Made by ``simstore.open``; safe to use from many threads, not after a fork."""
 
     def __repr__(self) -> str:

@@ -102,6 +102,7 @@ class Upkeep(StoreBase):
         Raises:
             StoreExistsError: There is something at the path.
             StoreNotFoundError: The directory above it does not exist.
+            InvalidArgumentError: The path lies within the store, or is none.
             StorageFullError, StorageError: It could not be written; nothing of it is left.
         """
         self._check_usable()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simstore.errors import CorruptStoreError, SnapshotNotFoundError
 from simstore.index import Coarse, Segment, coarse_dims, prepared
 from simstore.metrics import METRICS
-from simstore.storage import Database, Environment, Files, Schema, SegmentRecord, State, Transaction
+from simstore.storage import Database, Environment, Files, Schema, SegmentRecord, SnapshotRecord, State, Transaction
 from simstore.store.bitmap import Bitmap
 from simstore.store.visibility import alive_at, kept_rows
 
@@ -118,10 +118,10 @@ class Views:
     """Keeps the newest view, and makes the next one from what changed.
 
     Args:
-        snapshot: The name of the only state to be seen; None for the newest.
+        snapshot: The only state to be seen; None for the newest.
     """
 
-    def __init__(self, database: Database, files: Files, segments_dir: Path, *, snapshot: str | None = None) -> None:
+    def __init__(self, database: Database, files: Files, segments_dir: Path, *, snapshot: SnapshotRecord | None = None) -> None:
         self._database = database
         self._files = files
         self._directory = segments_dir
@@ -190,14 +190,15 @@ class Views:
         )
 
     def _remembered(
-        self, txn: Transaction, name: str, old: View | None, state: State, schema: Schema
+        self, txn: Transaction, opened: SnapshotRecord, old: View | None, state: State, schema: Schema
     ) -> tuple[State, Schema, int, Bitmap]:
         """State, schema, first row and bitmap of a snapshot."""
         if old is not None and old.state.snapshots_seq == state.snapshots_seq:
-            return replace(old.state, segments_seq=state.segments_seq), old.schema, old.first_row, old.alive
-        record = self._database.snapshot_named(txn, name)
-        if record is None:
-            raise SnapshotNotFoundError(f"there is no snapshot {name!r} (any more): store.snapshots() lists those there are")
+            schema = replace(schema, dim=old.schema.dim, embedder=old.schema.embedder)  # its indexes are those of now
+            return replace(old.state, segments_seq=state.segments_seq), schema, old.first_row, old.alive
+        record = self._database.snapshot_named(txn, opened.name)
+        if record is None or record.seq != opened.seq:  # or another has been taken under its name
+            raise SnapshotNotFoundError(f"the snapshot {opened.name!r} was deleted: store.snapshots() lists those there are")
         remembered = replace(state, seq=record.seq, next_row=record.next_row, n_live=record.n_live)
         schema = replace(schema, dim=record.dim, embedder=record.embedder)
         return remembered, schema, record.first_row, alive_at(txn, self._database, record)

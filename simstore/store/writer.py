@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import DimensionError, InvalidKeyError, KeyExistsError, KeyNotFoundError
+from simstore.errors import DimensionError, EmbedderMismatchError, InvalidKeyError, KeyExistsError, KeyNotFoundError
 from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
-from simstore.store.arguments import Batch, Keys
+from simstore.store.arguments import Batch, Keys, NewItems
 from simstore.store.commits import Commits
 from simstore.store.filters import Filters, refuse_mismatch
 from simstore.store.statistics import Statistics
@@ -47,15 +47,17 @@ class Writer:
         self._database = database
         self._statistics = statistics
 
-    def add(self, batch: Batch, vectors: NDArray[np.float32]) -> list[Key]:
+    def add(self, items: NewItems) -> list[Key]:
         """Writes new items; returns their keys.
 
         Raises:
             KeyExistsError: One of the keys is in the store.
+            EmbedderMismatchError: The store has gone over to another embedder than the one that made the vectors.
         """
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> list[Key]:
-            state, schema = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.live_rows(txn, keys.encoded)
             if any(row is not None for row in live):
@@ -68,11 +70,12 @@ class Writer:
         self._statistics.wrote(len(keys), 0, vectors.nbytes + sum(map(len, batch.data)))
         return keys
 
-    def upsert(self, batch: Batch, vectors: NDArray[np.float32]) -> Counts:
-        """Writes items, replacing those whose key is in the store."""
+    def upsert(self, items: NewItems) -> Counts:
+        """Writes items, replacing those whose key is in the store; errors as in add, but for keys."""
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> Counts:
-            state, schema = self._begin(txn, vectors.shape[1])
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.verified_rows(txn, keys.encoded)
             self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
@@ -134,7 +137,7 @@ class Writer:
             view = views.within_write(txn)
             chosen = filters.selection_once(txn, view, where)
             dead = chosen.rows.rows(0, view.state.next_row).tolist()
-            refuse_mismatch(where, self._database.records(txn, dead))
+            refuse_mismatch(where, dead, self._database.records(txn, dead))
             if dead:
                 self._commit(txn, view.state, _Change(None, dead, view.state.n_live - len(dead), view.state.next_number))
             return len(dead)
@@ -155,9 +158,11 @@ class Writer:
         steps.reached("write.committed")
         return result
 
-    def _begin(self, txn: Transaction, dim: int) -> tuple[State, Schema | None]:
+    def _begin(self, txn: Transaction, dim: int, made_by: str | None = None) -> tuple[State, Schema | None]:
         """The state before; and the schema to put, where these are the first vectors ever and settle the store's width."""
         schema: Schema = self._database.schema(txn)
+        if made_by is not None and made_by != schema.fingerprint:
+            raise EmbedderMismatchError("the store has gone over to another embedder than the one that made these vectors")
         if schema.dim is None:
             return self._database.state(txn), replace(schema, dim=dim)
         if schema.dim != dim:

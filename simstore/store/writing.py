@@ -1,20 +1,23 @@
 """Writing: add, upsert, update, delete."""
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from simstore.errors import InvalidArgumentError, InvalidVectorError
+from simstore.errors import EmbedderMismatchError, InvalidArgumentError, InvalidVectorError
 from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.store import arguments, opening
 from simstore.store.base import StoreBase
-from simstore.store.writer import UNCHANGED
+from simstore.store.core import Core
+from simstore.store.request import OutdatedError
+from simstore.store.writer import UNCHANGED, Writer
 from simstore.types import Counts, Key
 from simstore.where import Where, where_of
 
 __all__ = ["Writing"]
+
+T = TypeVar("T")
 
 
 class Writing(StoreBase):
@@ -40,8 +43,7 @@ class Writing(StoreBase):
             InvalidArgumentError: The first bad item is named; nothing was written.
             StorageFullError, StorageError: Nothing was written.
         """
-        batch, checked = self._batch(keys, vectors, inputs, labels, data)
-        return self._run(lambda core: core.writer.add(batch, checked))
+        return self._put(Writer.add, keys, vectors, inputs, labels, data)
 
     def upsert(self, keys: Any, vectors: Any = None, *, inputs: Any = None, labels: Any = None, data: Any = None) -> Counts:
         """Adds items, replacing those whose key is in the store. Arguments and errors as in add.
@@ -49,8 +51,7 @@ class Writing(StoreBase):
         Returns:
             Counts(added, replaced).
         """
-        batch, checked = self._batch(keys, vectors, inputs, labels, data)
-        return self._run(lambda core: core.writer.upsert(batch, checked))
+        return self._put(Writer.upsert, keys, vectors, inputs, labels, data)
 
     def update(self, keys: Any, *, labels: Any = UNCHANGED, data: Any = UNCHANGED) -> None:
         """Gives items another label or other data; the vector stays, and what is not given stays.
@@ -102,14 +103,25 @@ class Writing(StoreBase):
             return 0
         return self._run(lambda core: core.writer.delete(checked, ignore_missing=missing == "ignore"))
 
-    def _batch(
-        self, keys: Any, vectors: Any, inputs: Any, labels: Any, data: Any
-    ) -> tuple[arguments.Batch, NDArray[np.float32]]:
-        """The valid batch, and its vectors [n, dim] as given."""
+    def _put(
+        self, write: Callable[[Writer, arguments.NewItems], T], keys: Any, vectors: Any, inputs: Any, labels: Any, data: Any
+    ) -> T:
+        """write(writer, items), with vectors of the present embedder: made anew if the store goes over to another meanwhile."""
+        keys = _listed(keys)
+        if inputs is not None and not arguments.is_single(keys):
+            inputs, labels, data = _listed(inputs), _listed(labels), _listed(data)
+        while True:
+            try:
+                return self._run(partial(_written, write, self._new_items(keys, vectors, inputs, labels, data)))
+            except OutdatedError:  # only inputs are embedded
+                continue
+
+    def _new_items(self, keys: Any, vectors: Any, inputs: Any, labels: Any, data: Any) -> arguments.NewItems:
+        """What is to be written, valid."""
         self._check_writable()
         if (vectors is None) == (inputs is None):
             raise InvalidArgumentError("give vectors, or inputs for the store's embedder: one of them, not both")
-        schema = self._schema()
+        schema = self._view().schema
         single = keys is not None and arguments.is_single(keys)
         named = None if keys is None else arguments.keys_of(keys)
         if named is not None and not named.plain and not _length(inputs if vectors is None else vectors):
@@ -118,14 +130,25 @@ class Writing(StoreBase):
             checked = arguments.vectors_of(vectors, schema.dim, single=single)
             batch = arguments.batch_of(named, labels, data, len(checked), single=single)
         else:
-            embedder = self._required_embedder()
             given = [inputs] if single else arguments.sized("inputs", inputs)
             batch = arguments.batch_of(named, labels, data, len(given), single=single)
-            checked = arguments.embedded(embedder.embed(given), len(batch), schema.dim)
+            checked = arguments.embedded(self._embedded(schema, given), len(batch), schema.dim)
         if checked.shape[1] > opening.MAX_DIM:
             raise InvalidVectorError(f"vectors of {checked.shape[1]} numbers: {opening.MAX_DIM} is the most")
         prepared(checked, METRICS[schema.metric], "vectors" if len(checked) == 1 else "vector")
-        return batch, checked
+        return arguments.NewItems(batch, checked, None if inputs is None else schema.fingerprint)
+
+
+def _written(write: Callable[[Writer, arguments.NewItems], T], items: arguments.NewItems, core: Core) -> T:
+    try:
+        return write(core.writer, items)
+    except EmbedderMismatchError:
+        raise OutdatedError from None
+
+
+def _listed(values: Any) -> Any:
+    """What can be gone through once, as a list."""
+    return list(values) if isinstance(values, Iterator) else values
 
 
 def _length(values: Any) -> int:

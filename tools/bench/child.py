@@ -43,13 +43,13 @@ def _hnswlib(path: str, metric: str, query_path: str) -> object:
     return index, index.knn_query(query, _K, num_threads=1)
 
 
-def _open(path: str, query_path: str) -> object:
+def _open(path: str, query_path: str, mode: str = "a", snapshot: str | None = None) -> object:
     import numpy as np
 
     import simstore
 
     query = np.load(query_path)[0]
-    store = simstore.open(path)
+    store = simstore.open(path, mode="r" if mode == "r" else "a", snapshot=snapshot)
     hits = store.search(query, _K, ef=64)
     return store, list(hits)
 

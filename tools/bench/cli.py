@@ -1,4 +1,4 @@
-"""The command line: ``python tools/bench search|ingest|open|memory``."""
+"""The command line: ``python tools/bench search|filters|ingest|…``."""
 
 import argparse
 import sys
@@ -8,12 +8,18 @@ from pathlib import Path
 from bench.context import Case, working
 from bench.datasets import MissingDataError, load_dataset
 from bench.decay import copies_case, tail_case, turnover_case
+from bench.filters import far_case, indexed_case, random_case
 from bench.footprint import import_case, memory_case, open_case, size_case
 from bench.ingest import build_case, single_add_case
 from bench.machine import describe_machine, only_cpus
+from bench.merge import merge_case
+from bench.processes import processes_case
 from bench.report import Report
 from bench.search import batch_case, columns_case, equal_ef_case, full_hits_case
-from bench.settings import DATA_SETS, RECALL, ROOT, THREADS, K, Settings
+from bench.settings import DATA_SETS, FILTERED_RECALL, RECALL, ROOT, THREADS, K, Settings
+from bench.snapshots import open_snapshot_case, search_snapshot_case, take_case
+from bench.space import space_case
+from bench.threads import threads_case
 
 __all__ = ["CASES", "main"]
 
@@ -27,18 +33,25 @@ CASES: dict[str, dict[str, Case]] = {
         "copies": copies_case,
         "turnover": turnover_case,
     },
+    "filters": {"random": random_case, "far": far_case, "indexed": indexed_case},
+    "snapshots": {"take": take_case, "open": open_snapshot_case, "search": search_snapshot_case},
     "ingest": {"build": build_case, "single": single_add_case, "size": size_case, "import": import_case},
     "open": {"open": open_case},
     "memory": {"memory": memory_case},
+    "processes": {"processes": processes_case},
+    "threads": {"threads": threads_case},
+    "merge": {"merge": merge_case},
+    "space": {"space": space_case},
 }
-_USUAL_DATA = {"search": "glove", "ingest": "clustered", "open": "glove", "memory": "glove"}
+_ON_GLOVE = {"search", "snapshots", "open", "memory"}
 
 _ABOUT = f"""\
 Measures simstore beside raw hnswlib 0.8 and bare LMDB, and prints one row per case.
 
-Every result is a ratio of two things timed in turns (A B, B A, …) in one run, on the same data and with the same M,
-ef_construction and recall@{K} (>= {RECALL}, found exactly, in float64): machines are noisy, ratios less so. A row
-shows the median over the repetitions, their 10th and 90th percentile, the target, and pass or MISS."""
+Where it can be, a result is a ratio of two things timed in turns (A B, B A, …) in one run, on the same data and with
+the same M, ef_construction and recall@{K} (>= {RECALL}, or
+>= {FILTERED_RECALL} under a filter, found exactly, in float64): machines are noisy, ratios less so. A row shows the median over
+the repetitions, their 10th and 90th percentile, the target, and pass or MISS."""
 
 _EPILOG = (
     """\
@@ -46,11 +59,13 @@ examples:
   python tools/bench search                         400,000 GloVe vectors; the first run builds for some minutes
   python tools/bench search --data clustered --n 20000 --only columns,hits
   python tools/bench ingest --repeats 5
+  python tools/bench filters --data glove --only random,far
+  python tools/bench processes --seconds 300 --readers 8
   python tools/bench open --workdir DIR --keep      the next run with the same two options finds the store built
 
 cases (for --only):
 """
-    + "\n".join(f"  {command + ':':<9} {', '.join(cases)}" for command, cases in CASES.items())
+    + "\n".join(f"  {command + ':':<10} {', '.join(cases)}" for command, cases in CASES.items())
     + """
 
 data sets:
@@ -93,7 +108,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     _add_run_options(parser)
     _add_case_options(parser)
     args = vars(parser.parse_args(argv))
-    args["data"] = args["data"] or _USUAL_DATA[args["command"]]
+    args["data"] = args["data"] or ("glove" if args["command"] in _ON_GLOVE else "clustered")
     unknown = set(args["only"]) - set(CASES[args["command"]])
     if unknown:
         parser.error(f"--only {', '.join(unknown)}: {args['command']} has the cases {', '.join(CASES[args['command']])}")
@@ -102,7 +117,8 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    group.add_argument("--data", choices=DATA_SETS, help="which vectors (default: glove; clustered for ingest)")
+    usual = f"glove for {', '.join(sorted(_ON_GLOVE))}; else clustered"
+    group.add_argument("--data", choices=DATA_SETS, help=f"which vectors (default: {usual})")
     group.add_argument("--n", type=_count, help="only so many vectors of it (default: all)")
     group.add_argument("--queries", type=_count, default=1_000, help="how many queries (default: 1000)")
     group.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
@@ -133,8 +149,10 @@ def _add_case_options(parser: argparse.ArgumentParser) -> None:
         ("--turnover-n", 20_000, "items that are turned over; four times as many vectors are needed"),
         ("--single-adds", 300, "durable adds of one item"),
         ("--small-n", 10_000, "the smaller of the two stores that are opened"),
-        ("--readers", 4, "processes that read one store"),
-        ("--searches", 2_000, "searches each of them runs"),
+        ("--readers", 4, "processes that read one store (memory, processes)"),
+        ("--searches", 2_000, "searches each of them runs (memory), and searches alone (merge)"),
+        ("--seconds", 60, "seconds of the processes case"),
+        ("--threads", 32, "threads that add"),
     ):
         group.add_argument(name, type=_count, default=usual, metavar="N", help=f"{what} (default: {usual})")
 

@@ -15,7 +15,7 @@ from bench.peers import cached_hnsw, found_by_hnsw, load_hnsw
 from bench.progress import progress
 from bench.report import Row
 from bench.settings import Settings
-from bench.stores import build_store, found_by_store
+from bench.stores import SMALL, Payload, build_store, found_by_store, made_once
 from bench.truth import Truth, cached_truth, smallest_ef
 
 __all__ = ["Case", "Context", "working"]
@@ -69,11 +69,16 @@ class Context:
             theirs = smallest_ef(lambda ef: truth.recall(found_by_hnsw(self.hnsw, queries, ef)))
         return ours, theirs
 
-    def store_of(self, dataset: Dataset) -> Path:
-        """The same for another data set."""
+    def store_of(self, dataset: Dataset, payload: Payload = SMALL) -> Path:
+        """The same for another data set, or with another payload."""
+        name = self.name_of(dataset, "" if payload is SMALL else payload.name)
+        return made_once(self.folder / name, lambda path: build_store(path, dataset, self.settings, payload))
+
+    def name_of(self, dataset: Dataset, kind: str = "") -> str:
+        """The name of a store of a data set: other data, other graph parameters or another kind have another."""
         s = self.settings
-        name = f"{dataset.name}-{len(dataset.base)}-{dataset.fingerprint}-M{s.M}-ef{s.ef_construction}.sim"
-        return build_store(self.folder / name, dataset, s)
+        name = f"{dataset.name}-{len(dataset.base)}-{dataset.fingerprint}-M{s.M}-ef{s.ef_construction}"
+        return f"{name}-{kind}.sim" if kind else f"{name}.sim"
 
     def fresh(self, name: str) -> Path:
         """A path in the work folder where nothing is."""

@@ -19,7 +19,7 @@ from bench.stores import copy_store, fill, found_by_store, new_store
 from bench.timing import interleave
 from bench.truth import Truth, exact_truth, smallest_ef
 
-__all__ = ["copies_case", "is_found", "tail_case", "turnover_case"]
+__all__ = ["copies_case", "is_found", "tail_case", "turnover_case", "wait_for_fold"]
 
 Vectors = NDArray[np.float32]
 
@@ -131,11 +131,11 @@ def _turn_over(store: simstore.Store, dataset: Dataset, n: int) -> None:
             store.delete(list(range(start - n, stop - n)))
             fill(store, dataset.base[start:stop], first_key=start)
             search_each(store, dataset.queries[:50], _EF)
-            _wait_for_fold(store, dataset.queries[0])
+            wait_for_fold(store, dataset.queries[0])
             step(stop)
 
 
-def _wait_for_fold(store: simstore.Store, query: Vectors) -> None:
+def wait_for_fold(store: simstore.Store, query: Vectors) -> None:
     """Searches until the background has folded a long tail: else all stays tail, which is exact."""
     deadline = time.monotonic() + _FOLD_S
     while store.info().n_tail > _LONG_TAIL and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 """What simstore is compared with: raw hnswlib, and a bare LMDB."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,15 @@ def load_hnsw(path: Path, dataset: Dataset) -> hnswlib.Index:
     return index
 
 
-def found_by_hnsw(index: hnswlib.Index, queries: NDArray[np.float32], ef: int, k: int = K) -> NDArray[np.int64]:
+def found_by_hnsw(
+    index: hnswlib.Index, queries: NDArray[np.float32], ef: int, k: int = K, is_allowed: Callable[[int], bool] | None = None
+) -> NDArray[np.int64]:
     """Rows int64 [n_queries, k]; -1 throughout a query for which hnswlib raises that it has fewer than k."""
     index.set_ef(ef)
     found = np.full((len(queries), k), -1, np.int64)
     for at, query in enumerate(queries):
         try:
-            found[at] = index.knn_query(query, k, num_threads=1)[0][0]
+            found[at] = index.knn_query(query, k, num_threads=1, filter=is_allowed)[0][0]
         except RuntimeError:
             continue
     return found

@@ -10,8 +10,16 @@ from bench.timing import Ratio
 
 __all__ = ["Report", "Row", "Target", "at_least", "at_most", "header", "row_of"]
 
-_FORMATS = {"x": "{:.2f}x", "s": "{:.3f} s", "%": "{:.2%}", "": "{:+.4f}"}
-Unit = Literal["x", "s", "%", ""]
+_FORMATS = {
+    "x": "{:.2f}x",
+    "s": "{:.3f} s",
+    "ms": "{:.2f} ms",
+    "%": "{:.2%}",
+    "KB": "{:,.0f} KB",
+    "n": "{:,.0f}",
+    "": "{:+.4f}",
+}
+Unit = Literal["x", "s", "ms", "%", "KB", "n", ""]
 
 
 @dataclass(frozen=True, slots=True)

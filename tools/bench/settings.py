@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DATA_SETS", "RECALL", "ROOT", "THREADS", "K", "Settings"]
+__all__ = ["DATA_SETS", "FILTERED_RECALL", "RECALL", "ROOT", "THREADS", "K", "Settings"]
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA_SETS = ("glove", "mnist", "fashion", "clustered")
 
 K = 10
 RECALL = 0.95
+FILTERED_RECALL = 0.98
 THREADS = 2
 
 
@@ -39,6 +40,8 @@ class Settings:
     small_n: int
     readers: int
     searches: int
+    seconds: int
+    threads: int
 
     def repeats_or(self, usual: int) -> int:
         """How often a case is repeated: --repeats, or what the case is used to."""

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
-__all__ = ["Ratio", "interleave", "ratio_of"]
+__all__ = ["Ratio", "interleave", "ratio_of", "seconds"]
 
 Clock = Callable[[], float]
 
@@ -29,6 +29,14 @@ class Ratio:
     high: float
     first_s: float
     second_s: float
+
+    def each(self, n_first: int, n_second: int) -> "Ratio":
+        """The same for one of each, where the first did n_first of them and the second n_second."""
+        more = n_second / n_first
+        return replace(
+            self, median=self.median * more, low=self.low * more, high=self.high * more, first_s=self.first_s / n_first,
+            second_s=self.second_s / n_second,
+        )  # fmt: skip
 
 
 def interleave(
@@ -56,6 +64,13 @@ def interleave(
             times[which].append(clock() - start)
         between()
     return ratio_of(*times)
+
+
+def seconds(work: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    """How long something takes."""
+    start = clock()
+    work()
+    return clock() - start
 
 
 def ratio_of(first: list[float], second: list[float]) -> Ratio:
