@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from simstore.types import EmbedderSpec, Key
@@ -13,8 +14,10 @@ __all__ = [
     "Plan",
     "PlanPart",
     "Problem",
+    "Quarantined",
     "RecallEstimate",
     "Reembedded",
+    "Repaired",
     "Restored",
     "SnapshotInfo",
     "Stats",
@@ -185,6 +188,32 @@ class Problem:
     where: str
     what: str
     remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An item that repair() took out of the store, or out of snapshots: its key (None if it is unknown), its row, and why."""
+
+    key: Key | None
+    row: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What repair() did: nothing, if the store was sound.
+
+    Attributes:
+        rebuilt: What has been set right: "keys", "state", "snapshot 'monday'", "segment 0-99", …
+        quarantined: The items that could not be.
+        quarantine: The file that holds their bytes, as msgpack; None if there are none.
+        unrepaired: What check(deep=True) still finds, with what can be done.
+    """
+
+    rebuilt: list[str]
+    quarantined: list[Quarantined]
+    quarantine: Path | None
+    unrepaired: list[Problem]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def stores(tmp_path: Path) -> Iterator[OpenStore]:
     yield open_store
     for store in opened:
         if "(closed)" not in repr(store):
-            assert store.check() == []
+            assert store.check(deep=True) == []
             store.close()
 
 

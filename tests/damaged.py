@@ -142,7 +142,7 @@ def outcome(path: Path, items: dict[Any, Any]) -> tuple[str, str]:
     ]
     for name, call in calls:
         kinds.append(_kind(name, call))
-    listed = _kind("check", lambda: "; ".join(f"{p.where}: {p.what}" for p in store.check()) or None)
+    listed = _kind("check", lambda: "; ".join(f"{p.where}: {p.what}" for p in store.check(deep=True)) or None)
     if listed[0] == "wrong":  # what check() says is no error but what it is there for
         listed = ("listed", listed[1])
     _kind("close", store.close)

@@ -97,7 +97,7 @@ def test_the_first_add_settles_the_width(stores: OpenStore) -> None:
 def test_open_takes_a_str_or_a_path(tmp_path: Path, as_path: Callable[[Path], Any]) -> None:
     with simstore.open(as_path(tmp_path / "s"), background=False) as store:
         store.add(1, [1.0])
-        assert store.check() == []
+        assert store.check(deep=True) == []
     assert repr(store) == f"<Store {tmp_path / 's'} (closed)>"
 
 
@@ -108,7 +108,7 @@ def test_modes(stores: OpenStore) -> None:
     read = stores(mode="r")
     assert read.get("a") == Item("a", "x", {"n": 1}, np.array([1, 2], np.float32))
     assert read.search([1.0, 2.0]).keys == ["a"]
-    assert read.check() == [] and read.info().metric == "l2"
+    assert read.check(deep=True) == [] and read.info().metric == "l2"
     read.close()
     both = stores(mode="a")
     both.add("b", [0.0, 0.0])
@@ -128,12 +128,12 @@ def test_with_closes_also_after_an_error(tmp_path: Path) -> None:
         raise ZeroDivisionError
     assert "(closed)" in repr(store)
     with simstore.open(tmp_path / "s", background=False) as store:
-        assert len(store) == 1 and store.check() == []
+        assert len(store) == 1 and store.check(deep=True) == []
 
 
 def test_closing_twice_does_nothing(store: Store) -> None:
     store.add("a", [1.0])
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.close()
     store.close()
     assert "(closed)" in repr(store)
@@ -149,7 +149,7 @@ def test_a_store_that_nobody_holds_is_closed(tmp_path: Path, background: bool) -
     gc.collect()
     assert gone() is None
     with simstore.open(tmp_path / "s") as again:  # else it would be refused as open already
-        assert again.get("a").vector.tolist() == [1.0] and again.check() == []
+        assert again.get("a").vector.tolist() == [1.0] and again.check(deep=True) == []
 
 
 def test_two_stores_side_by_side(stores: OpenStore) -> None:
@@ -533,7 +533,7 @@ def test_everything_in_two_segments_deleted(stores: OpenStore, monkeypatch: pyte
     assert len(again) == 0 and again.search(np.ones(8)).keys == []
     again.add("new", np.ones(8))
     again.optimize()
-    assert again.search(np.ones(8)).keys == ["new"] and again.check() == []
+    assert again.search(np.ones(8)).keys == ["new"] and again.check(deep=True) == []
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------
@@ -846,7 +846,7 @@ def test_the_same_answers_before_and_after_optimize_close_and_reopen(stores: Ope
     for mode in ("r", "a"):
         store = stores(mode=mode)
         assert answers() == before
-        assert store.check() == []
+        assert store.check(deep=True) == []
         store.close()
 
 

@@ -132,7 +132,7 @@ def open_copy(path: Path, **options: Any) -> Store:
 
 
 def lists_the_segment(store: Store) -> bool:
-    return any(problem.where.startswith("segment ") and problem.remedy for problem in store.check())
+    return any(problem.where.startswith("segment ") and problem.remedy for problem in store.check(deep=True))
 
 
 @pytest.mark.parametrize("how", DAMAGES)
@@ -147,10 +147,10 @@ def test_damaged_before_opening(how: str, copied: tuple[Path, Items], others: di
         assert first_wrong(store, items) is None
         assert lists_the_segment(store)
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
     with open_copy(path, mode="r") as store:
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert store.info().n_segments == 1
         assert first_wrong(store, items) is None
 
@@ -162,7 +162,7 @@ def test_optimize_right_after_opening_rebuilds(how: str, copied: tuple[Path, Ite
     damage(path, how, others)
     with open_copy(path) as store:
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
 
 
@@ -180,7 +180,7 @@ def test_optimize_rebuilds_a_damaged_segment_that_is_all_there_is(how: str, tmp_
     damage(path, how, others)
     with open_copy(path) as store:
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         keys = np.array([damaged.key_of(i) for i in range(1500)], object)
         assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == keys).all()
         assert (
@@ -203,7 +203,7 @@ def test_damaged_while_open(how: str, copied: tuple[Path, Items], others: dict[s
     with open_copy(path) as store:
         assert first_wrong(store, items) is None
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
 
 
@@ -217,7 +217,7 @@ def test_optimize_of_an_open_store_replaces_what_check_lists(
         damage(path, how, others)
         assert lists_the_segment(store)
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
 
 
@@ -235,13 +235,13 @@ def test_rebuilt_in_the_background(when: str, how: str, copied: tuple[Path, Item
         assert first_wrong(store, items) is None
         deadline = time.monotonic() + 20
         if when == "before":  # else what is mapped is sound, and goes on answering
-            while store.check() != [] and time.monotonic() < deadline:
+            while store.check(deep=True) != [] and time.monotonic() < deadline:
                 assert first_wrong(store, items, searches_only=True) is None
-            assert store.check() == []
+            assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
     with open_copy(path) as store:
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
 
 
@@ -257,7 +257,7 @@ def test_flips_in_a_mapped_file_that_nobody_has_read_yet(copied: tuple[Path, Ite
         assert first_wrong(store, items) is None
         assert lists_the_segment(store)
         store.optimize()
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert first_wrong(store, items) is None
 
 
@@ -304,7 +304,7 @@ def run_segment_flips(template: tuple[Path, Items], tmp_path: Path, seeds: range
             assert first_wrong(store, template[1], searches_only=True) is None, seed
             assert lists_the_segment(store), seed
             store.optimize()
-            assert store.check() == [], seed
+            assert store.check(deep=True) == [], seed
             assert first_wrong(store, template[1]) is None, seed
         shutil.rmtree(path)
 
@@ -382,11 +382,11 @@ def test_a_damaged_item(template: tuple[Path, Items], another_copy: Callable[[],
             store.search(items[key][0], 1)
         with pytest.raises(CorruptStoreError, match="item in row 777 is damaged"):
             list(store.scan())
-        assert [(problem.where, f"key {key!r}" in problem.what) for problem in store.check()] == [("items", True)]
+        assert [(problem.where, f"key {key!r}" in problem.what) for problem in store.check(deep=True)] == [("items", True)]
         other = damaged.key_of(850)
         assert store.get(other).data == items[other][2]
         store.delete(key)  # what its message advises
-        assert store.check() == []
+        assert store.check(deep=True) == []
         assert store.search(items[key][0], 1).keys != [key]
 
 
@@ -398,7 +398,7 @@ def test_a_damaged_vector(row: int, template: tuple[Path, Items], another_copy: 
     with open_copy(path) as store:
         with pytest.raises(CorruptStoreError, match=f"vector of key .* .row {row}. is missing or damaged"):
             store.get(key)
-        assert [f"vector of key {key!r} (row {row}) is" in problem.what for problem in store.check()][:1] == [True]
+        assert [f"vector of key {key!r} (row {row}) is" in problem.what for problem in store.check(deep=True)][:1] == [True]
         if row < damaged.N:
             assert first_wrong(store, items, searches_only=True) is None  # the graph has its own
         else:
@@ -407,7 +407,7 @@ def test_a_damaged_vector(row: int, template: tuple[Path, Items], another_copy: 
         vector, label, data = items[key]
         store.upsert([key], vector[None], labels=[label], data=[data])  # what its message advises
         assert first_wrong(store, items) is None
-        assert store.check() == []
+        assert store.check(deep=True) == []
 
 
 def test_a_damaged_tombstone(template: tuple[Path, Items], another_copy: Callable[[], Path]) -> None:
@@ -417,7 +417,7 @@ def test_a_damaged_tombstone(template: tuple[Path, Items], another_copy: Callabl
         path = another_copy()
         flip_in_value(path, entry, at, 0)
         store = open_copy(path)
-        assert any(problem.where in ("tombstones", "data.mdb") for problem in store.check()), at
+        assert any(problem.where in ("tombstones", "data.mdb") for problem in store.check(deep=True)), at
         with contextlib.suppress(CorruptStoreError):  # a row that does not exist is refused wherever it is met
             store.close()
 
@@ -432,7 +432,7 @@ def test_a_damaged_state_and_schema(template: tuple[Path, Items], another_copy: 
     path = another_copy()
     flip_in_value(path, values[b"state"], 20, 1)
     store = open_copy(path)
-    assert any("state is damaged" in problem.what for problem in store.check())
+    assert any("state is damaged" in problem.what for problem in store.check(deep=True))
     with pytest.raises(CorruptStoreError, match="state is damaged"):
         store.add(["x"], np.ones((1, damaged.DIM)))
     with pytest.raises(CorruptStoreError, match="state is damaged"):
@@ -450,7 +450,7 @@ def test_a_damaged_segment_record(template: tuple[Path, Items], another_copy: Ca
     assert kind == "listed" and "record of the segment from row 0" in what  # and every answer right
     with open_copy(path) as store:
         store.optimize()
-        assert store.check() == [] and store.info().n_segments == 1
+        assert store.check(deep=True) == [] and store.info().n_segments == 1
         assert first_wrong(store, template[1]) is None
 
 
@@ -458,7 +458,7 @@ def test_a_damaged_log_entry(template: tuple[Path, Items], another_copy: Callabl
     path = another_copy()
     flip_in_value(path, values_of(path, "log")[-1][1], 12, 1)
     with open_copy(path, mode="r") as store:
-        assert any(problem.where in ("log", "state") and "log entry" in problem.what for problem in store.check())
+        assert any(problem.where in ("log", "state") and "log entry" in problem.what for problem in store.check(deep=True))
         assert first_wrong(store, template[1]) is None
 
 
@@ -558,9 +558,9 @@ def test_damaged_records_among_other_segments(which: int, tmp_path: Path) -> Non
     flip_in_value(path, values_of(path, "segments")[which][1], 60, 3)
     with mock.patch.multiple(maintenance, FOLD_BYTES=1, FOLD_ROWS=8), open_copy(path) as store:
         assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
-        assert [problem.where.split()[0] for problem in store.check()] == ["segment"]
+        assert [problem.where.split()[0] for problem in store.check(deep=True)] == ["segment"]
         store._core.maintenance.run()
-        assert store.check() == [] and n == 3
+        assert store.check(deep=True) == [] and n == 3
         assert (store.search_many(vectors, 1, exact=True).keys[:, 0] == np.arange(1900)).all()
         assert (store.search_many(vectors, 1).keys[:, 0] == np.arange(1900)).mean() > 0.99
 
@@ -580,7 +580,7 @@ def test_a_key_that_leads_to_another_item(tmp_path: Path) -> None:
             with pytest.raises(CorruptStoreError, match="key 'a' leads to the item of 'b'"):
                 call()
         assert store.get("b").data == "of b" and len(store) == 2
-        assert [problem.where for problem in store.check()] == ["keys"]
+        assert [problem.where for problem in store.check(deep=True)] == ["keys", "keys"]
 
 
 def test_a_database_without_its_state(template: tuple[Path, Items], another_copy: Callable[[], Path]) -> None:
@@ -615,4 +615,4 @@ def test_a_segment_cut_off_while_it_is_mapped(is_trusted: bool, copied: tuple[Pa
         assert first_wrong(store, items) is None
         assert lists_the_segment(store)
         store.optimize()
-        assert store.check() == [] and first_wrong(store, items) is None
+        assert store.check(deep=True) == [] and first_wrong(store, items) is None

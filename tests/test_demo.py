@@ -63,7 +63,7 @@ class TestRun:
         parts = demo_data.load_digits()
         with simstore.open(finished[0] / "digits.sim", mode="r") as store:
             assert len(store) == len(parts.indexed)
-            assert store.check() == []
+            assert store.check(deep=True) == []
             assert "mine" not in store
             item = store.get("digit-00005")
             assert item.label == parts.indexed.labels[5]

@@ -120,7 +120,7 @@ def test_segments_that_a_disk_lost_though_it_said_they_were_synced_are_rebuilt(t
     n_damaged = 0
     for _, path, _, _ in life.images[::7]:
         with simstore.open(path, background=False, **OPTIONS) as store:
-            n_damaged += bool(store.check())
+            n_damaged += bool(store.check(deep=True))
             store._core.maintenance.run = lambda **_: None  # type: ignore[method-assign]  # close() rebuilds nothing
     assert n_damaged > 5  # so that the next line has something to rebuild
     assert life.verify(rebuilds=True) > 200

@@ -174,7 +174,7 @@ with simstore.open({str(tmp_path / "keras.sim")!r}) as store:
     print(hits.keys, hits.distances.tolist())
     store.upsert("k7", inputs=-query)
     assert store.search(input=-query, k=1).keys == ["k7"]
-    assert store.check() == []
+    assert store.check(deep=True) == []
 
 import keras
 from simstore.embedders import KerasEmbedder
@@ -183,7 +183,7 @@ own = keras.saving.load_model({str(tmp_path / "own.keras")!r})
 given = KerasEmbedder(own, preprocess=keras.layers.Rescaling(2.0))
 assert given.spec.fingerprint == fingerprint == {embedder.spec.fingerprint!r}
 with simstore.open({str(tmp_path / "keras.sim")!r}, embedder=given) as store:
-    assert store.check() == []
+    assert store.check(deep=True) == []
 """)
     keys, distances = re.fullmatch(r"(\[.*\]) (\[.*\])\n", said).groups()
     assert keys == str(expected.keys)
@@ -231,7 +231,7 @@ def test_a_store_whose_model_is_damaged_still_answers_vectors(damage: str, store
         path.write_bytes(content[: len(content) // 2])
     again = stores()
     assert again.search(vector, k=1).keys == ["k3"]
-    assert [problem.where for problem in again.check()] == ["embedder"]
+    assert [problem.where for problem in again.check(deep=True)] == ["embedder"]
     for use in (lambda: again.search(input=INPUTS[3]), lambda: again.add("new", inputs=INPUTS[3])):
         with pytest.raises(CorruptStoreError, match="missing" if damage == "missing" else "damaged"):
             use()
@@ -241,7 +241,7 @@ def test_a_store_whose_model_is_damaged_still_answers_vectors(damage: str, store
     assert given.search(input=INPUTS[3], k=1).keys == ["k3"]
     given.close()
     own = stores()  # it was saved again
-    assert own.check() == [] and own.search(input=INPUTS[3], k=1).keys == ["k3"]
+    assert own.check(deep=True) == [] and own.search(input=INPUTS[3], k=1).keys == ["k3"]
 
 
 @pytest.mark.parametrize("line", ["file.written", "file.synced", "file.renamed", "file.directory-synced"])
@@ -258,7 +258,7 @@ simstore.open({str(tmp_path / "store.sim")!r}, embedder=KerasEmbedder(model))
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 9
     assert len(list((tmp_path / "store.sim" / "embedder").iterdir())) == 1
     store = stores()
-    assert list((tmp_path / "store.sim" / "embedder").iterdir()) == [] and store.check() == []
+    assert list((tmp_path / "store.sim" / "embedder").iterdir()) == [] and store.check(deep=True) == []
     store.close()
     assert stores(embedder=KerasEmbedder(small_model())).info().embedder is not None
 
@@ -328,5 +328,5 @@ with simstore.open({str(tmp_path / "store.sim")!r}) as store:
         assert {missing!r} in str(err), err
     else:
         raise AssertionError
-    assert store.check() == []
+    assert store.check(deep=True) == []
 """)

@@ -482,7 +482,7 @@ def closed_path(stores: OpenStore) -> Path:
 def reopens(path: Path) -> bool:
     """The store opens, holds what it held, and is sound."""
     with simstore.open(path, background=False) as store:
-        return store.get("a").vector.tolist() == V and len(store) == 1 and store.check() == []
+        return store.get("a").vector.tolist() == V and len(store) == 1 and store.check(deep=True) == []
 
 
 def test_missing_directory(tmp_path: Path) -> None:
@@ -647,7 +647,7 @@ def test_open_twice_in_one_process(
         store.add("b", V)
     store.close()
     with simstore.open("./" + closed_path.name, background=False) as again:
-        assert len(again) == (2 if first == "a" else 1) and again.check() == []
+        assert len(again) == (2 if first == "a" else 1) and again.check(deep=True) == []
 
 
 def back_up(store: Store) -> None:
@@ -671,7 +671,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "search": lambda s: s.search(V),
     "search_many": lambda s: s.search_many(VV),
     "optimize": lambda s: s.optimize(),
-    "check": lambda s: s.check(),
+    "check": lambda s: s.check(deep=True),
     "count": lambda s: s.count(),
     "explain": lambda s: s.explain(V),
     "measure_recall": lambda s: s.measure_recall(),
@@ -687,10 +687,11 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "refresh": lambda s: s.refresh(),
     "stats": lambda s: s.stats(),
     "reembed": lambda s: s.reembed(FunctionEmbedder(lambda batch: np.ones((len(batch), 3)), name="other", dim=3)),
+    "repair": lambda s: s.repair(),
 }
 WRITES = (
     *("add", "upsert", "update", "delete", "optimize", "create_index", "drop_index"),
-    *("snapshot", "delete_snapshot", "restore", "compact", "reembed"),
+    *("snapshot", "delete_snapshot", "restore", "compact", "reembed", "repair"),
 )
 WHERE = key == "a"
 WITH_WHERE: tuple[Callable[[Store], Any], ...] = (
@@ -751,7 +752,7 @@ def test_reading_leaves_the_files_as_they_are(closed_path: Path) -> None:
         for name in CALLS.keys() - WRITES:
             CALLS[name](store)
         store.search(V, where=WHERE)
-        assert store.check() == []
+        assert store.check(deep=True) == []
     assert {path: path.read_bytes() for path in closed_path.rglob("*") if path.is_file() and path.name != "lock.mdb"} == before
 
 
@@ -789,13 +790,13 @@ if child == 0:
     os._exit(0)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 store.add("after", V)
-assert store.search(V, k=5).keys == ["a", "after"] and len(store) == 2 and store.check() == []
+assert store.search(V, k=5).keys == ["a", "after"] and len(store) == 2 and store.check(deep=True) == []
 grandchild = os.fork()
 if grandchild == 0:
     sys.exit(0)  # an ordinary exit runs finalizers: they must leave the parent's store alone
 assert os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]) == 0
 store.add("later", V)
-assert len(store) == 3 and store.check() == []
+assert len(store) == 3 and store.check(deep=True) == []
 store.close()
 fresh = os.fork()
 if fresh == 0:

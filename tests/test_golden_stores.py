@@ -52,7 +52,7 @@ def holds(store: Store) -> bool:
 
 def test_a_golden_store_is_read_and_goes_on(golden: Path, stores: OpenStore) -> None:
     reader = stores(golden, mode="r")
-    assert holds(reader) and reader.check() == []
+    assert holds(reader) and reader.check(deep=True) == []
     reader.close()
     store = stores(golden)
     assert store.info().n_segments == 1 and store.info().n_tail > 0 and holds(store)

@@ -42,7 +42,7 @@ KEYS = INTS | TEXT
 def new_store(**options: Any) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as directory, simstore.open(Path(directory) / "s", background=False, **options) as store:
         yield store
-        assert store.check() == []
+        assert store.check(deep=True) == []
 
 
 # -- keys and labels ----------------------------------------------------------------------------------------------------

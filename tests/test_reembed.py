@@ -1,7 +1,7 @@
 """reembed(): another embedder for a whole store, beside reads and writes, across snapshots, and as often as one likes."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import pytest
 from conftest import OpenStore
 from naive import assert_nearest
 from numpy.typing import NDArray
+from worlds import DIMS, WEIGHTS, Counted, Kept, World, assert_holds, embedder, inputs_of, raising_at, world_of, write
 
 import simstore
 from simstore import Difference, Item, Reembedded, Store
 from simstore.embedders import FunctionEmbedder
-from simstore.embedders.saved import SavedEmbedder
 from simstore.errors import (
+    CorruptStoreError,
     DimensionError,
     EmbedderMismatchError,
     EmbedderRequiredError,
@@ -26,76 +27,6 @@ from simstore.errors import (
 )
 from simstore.store import maintenance, move
 from simstore.store.request import OutdatedError, request_of
-
-DIMS = {"a": 4, "b": 10, "c": 4, "wide": 300}
-WEIGHTS = {name: np.random.default_rng(ord(name[0])).standard_normal((3, dim)) for name, dim in DIMS.items()}
-World = Mapping[str | int, NDArray[np.float32]]
-"""What a store holds: the input of each key."""
-
-
-class Counted:
-    """The function of an embedder: counts what it is given, and does something before a batch."""
-
-    def __init__(self, name: str, before: Callable[[int], Any] | None = None) -> None:
-        self.name, self.before = name, before
-        self.sizes: list[int] = []
-
-    def __call__(self, batch: Any) -> NDArray[np.float64]:
-        if self.before is not None:
-            self.before(len(self.sizes))
-        self.sizes.append(len(batch))
-        return np.asarray(batch) @ WEIGHTS[self.name]
-
-
-def embedder(name: str, fn: Callable[[Any], Any] | None = None) -> FunctionEmbedder:
-    return FunctionEmbedder(fn or Counted(name), name=name, dim=DIMS[name])
-
-
-def raising_at(n: int, error: BaseException | None = None) -> Callable[[int], None]:
-    def before(batch: int) -> None:
-        if batch == n:
-            raise RuntimeError("the GPU is on fire") if error is None else error
-
-    return before
-
-
-def inputs_of(n: int, seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((n, 3)).astype(np.float32)
-
-
-def world_of(n: int, seed: int = 0) -> dict[str | int, NDArray[np.float32]]:
-    return {f"k{i}": x for i, x in enumerate(inputs_of(n, seed))}
-
-
-def write(store: Store, world: World) -> None:
-    keys = list(world)
-    given = np.stack(list(world.values()))
-    store.upsert(keys, inputs=given, data=list(given), labels=[f"label {i % 3}" for i in range(len(keys))])
-
-
-def assert_holds(store: Store, world: World, name: str, metric: str = "l2") -> None:
-    """The store is the one that the embedder of that name would have made of the world."""
-    expected = {key: x.astype(np.float64) @ WEIGHTS[name] for key, x in world.items()}
-    items = {item.key: item for item in store.scan()}
-    assert set(items) == set(world) and len(store) == len(world)
-    for key, item in items.items():
-        np.testing.assert_allclose(item.vector, expected[key], atol=1e-5)
-        assert item.data.tobytes() == world[key].tobytes()
-        assert store.get(key).vector.tobytes() == item.vector.tobytes()
-    info = store.info()
-    assert info.embedder is not None and (info.embedder.name, info.dim) == (name, DIMS[name])
-    queries = inputs_of(4, 99)
-    batch = store.search_many(inputs=queries, k=5)
-    for i, x in enumerate(queries):
-        query = x.astype(np.float64) @ WEIGHTS[name]
-        for hits in (
-            store.search(input=x, k=5),
-            store.search(query, k=5),
-            batch[i],
-            store.search(list(query), k=5, exact=True),
-        ):
-            assert_nearest(hits.keys, hits.distances.tolist(), query, expected, metric, 5)
-    assert store.check() == []
 
 
 @pytest.fixture
@@ -485,6 +416,7 @@ def test_damage_in_what_is_staged(full: Store, world: World, what: str) -> None:
     full._core.environment.write(damage)
     problems = full.check()
     assert [problem.where for problem in problems] == ["staged"] and "reembed() again" in problems[0].remedy
+    assert [problem.where for problem in full.repair().unrepaired] == ["staged"]
     assert full.reembed(embedder("b")).n_resumed == (59 if what == "vector" else 0)
     assert_holds(full, world, "b")
 
@@ -566,19 +498,6 @@ def test_what_snapshots_need_no_more_goes_with_compact(full: Store, world: World
 # -- models' files -----------------------------------------------------------------------------------------------------------
 
 
-class Kept(SavedEmbedder):
-    """Stands for a Keras model that the store keeps: its file holds the name alone."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        path = directory / f"{name}.model"
-        path.write_text(name)
-        record = {"kind": "keras", "name": name, "dim": DIMS[name], "fingerprint": f"f-{name}", "batch_size": 8}
-        super().__init__(record | {"preprocess": None, "saved": True}, path)
-
-    def embed(self, batch: Any) -> NDArray[np.float32]:
-        return (np.asarray(batch) @ WEIGHTS[self.spec.name]).astype(np.float32)
-
-
 def models(store: Store) -> list[str]:
     return sorted(path.name for path in Path(store.info().path, "embedder").iterdir())
 
@@ -603,8 +522,44 @@ def test_models_stay_while_somebody_needs_them(stores: OpenStore, world: World, 
     assert store.check() == []  # that snapshot knows the new file
     for snapshot in store.snapshots():
         store.delete_snapshot(snapshot.name)
-    store.close()
-    assert models(stores()) == ["f-b.keras"]
+    assert models(store) == ["f-b.keras"]
+    store.reembed(a)
+    assert models(store) == ["f-a.keras"]
+    store.reembed(embedder("c"))
+    assert models(store) == []
+    assert_holds(store, world, "c")
+
+
+@pytest.mark.parametrize("searching", [True, False])
+def test_a_model_that_goes_while_it_is_loaded(stores: OpenStore, world: World, tmp_path: Path, searching: bool) -> None:
+    """As in another process that is about to load the old one when this one switches."""
+
+    class Gone(Kept):
+        def embed(self, batch: Any) -> NDArray[np.float32]:
+            if not is_moved:
+                return super().embed(batch)
+            if len(is_moved) == 1:
+                is_moved.append(True)
+                store.reembed(Kept("b", tmp_path))
+            raise CorruptStoreError("the model is missing")
+
+    is_moved: list[bool] = []
+    store = stores(embedder=Gone("a", tmp_path), metric="l2")
+    write(store, world)
+    is_moved.append(True)
+    x = inputs_of(1, 3)[0]
+    if searching:
+        expected = {key: one @ WEIGHTS["b"] for key, one in world.items()}
+        hits = store.search(input=x, k=3)
+        assert_nearest(hits.keys, hits.distances, x @ WEIGHTS["b"], expected, "l2", 3)
+        assert_holds(store, world, "b")
+    else:
+        store.add("new", inputs=x, data=x)
+        assert_holds(store, {**world, "new": x}, "b")
+    store.snapshot("b")
+    store.reembed(embedder("a"))
+    store.restore("b")
+    assert_holds(store, {**world} if searching else {**world, "new": x}, "b")
 
 
 def test_a_lost_model_of_a_snapshot_is_listed(stores: OpenStore, world: World, tmp_path: Path) -> None:
@@ -615,7 +570,8 @@ def test_a_lost_model_of_a_snapshot_is_listed(stores: OpenStore, world: World, t
     path = Path(store.info().path, "embedder", "f-a.keras")
     content = path.read_bytes()
     path.write_bytes(b"x")
-    assert [problem.where for problem in store.check()] == ["embedder"]
+    (problem,) = store.check()
+    assert problem.where == "embedder" and "backup" in problem.remedy
     path.write_bytes(content)
 
 
@@ -707,3 +663,95 @@ def test_the_example_of_a_reader_with_its_own_embedder(stores: OpenStore, world:
     reader.close()
     with pytest.raises(DimensionError, match="the embedder makes vectors of 10; this store holds vectors of 4"):
         stores(mode="r", embedder=embedder("b"))
+
+
+# -- everything together -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_search_across_many_switches(stores: OpenStore, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is that of one embedder, whole: never a query of one among vectors of another."""
+    monkeypatch.setattr(maintenance, "FOLD_BYTES", 1)
+    monkeypatch.setattr(maintenance, "FOLD_ROWS", 10)
+    store = stores(embedder=embedder("a"), metric="l2", background=True)
+    write(store, world)
+    queries = inputs_of(20, 77)
+    right: dict[str, list[list[float]]] = {}
+    for name in ("a", "b", "c"):
+        vectors = np.stack(list(world.values())).astype(np.float64) @ WEIGHTS[name]
+        right[name] = [sorted(np.linalg.norm(vectors - x @ WEIGHTS[name], axis=1))[:3] for x in queries.astype(np.float64)]
+    stop, wrong, n_searches = threading.Event(), [], [0, 0]
+
+    def searching(at: int) -> None:
+        try:
+            while not stop.is_set():
+                for i, x in enumerate(queries):
+                    found = [store.search(input=x, k=3)] if at else store.search_many(inputs=queries[i : i + 2], k=3)[:1]
+                    distances = found[0].distances.tolist()
+                    if not any(np.allclose(distances, right[name][i], atol=1e-4) for name in right):
+                        wrong.append((i, distances))
+                    n_searches[at] += 1
+        except BaseException as err:
+            wrong.append((-1, [repr(err)]))
+
+    threads = [threading.Thread(target=searching, args=(at,)) for at in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for name in "cbacbcabacb":
+        store.reembed(embedder(name), batch_size=50)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong and min(n_searches) > 20
+    assert_holds(store, world, "b")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_calls(stores: OpenStore, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    metric = str(rng.choice(["l2", "cosine", "ip"]))
+    world, name = world_of(20, seed), "a"
+    store = stores(embedder=embedder(name), metric=metric)
+    write(store, world)
+    states: dict[str, tuple[dict[str | int, NDArray[np.float32]], str]] = {}
+    for step in range(25):
+        what = rng.choice(["write", "delete", "move", "stop", "snapshot", "restore", "forget", "optimize", "compact", "reopen"])
+        keys = [str(key) for key in rng.choice(list(world), min(3, len(world)), replace=False)] if world else []
+        if what == "write":
+            fresh = dict(zip([*keys, f"new {step}"], inputs_of(4, 100 * seed + step), strict=False))
+            write(store, fresh)
+            world = {key: x for key, x in world.items() if key not in fresh} | fresh
+        elif what == "delete" and len(world) > 5:
+            store.delete(keys)
+            world = {key: x for key, x in world.items() if key not in keys}
+        elif what in ("move", "stop"):
+            new = str(rng.choice([other for other in DIMS if other != name]))
+            before = raising_at(int(rng.integers(3))) if what == "stop" else None
+            try:
+                store.reembed(embedder(new, Counted(new, before)), batch_size=int(rng.integers(1, 8)))
+                name = new
+            except RuntimeError:
+                assert what == "stop"
+        elif what == "snapshot":
+            store.snapshot(f"{step}")
+            states[f"{step}"] = dict(world), name
+        elif what in ("restore", "forget") and states:
+            chosen = str(rng.choice(list(states)))
+            if what == "forget":
+                store.delete_snapshot(chosen)
+                del states[chosen]
+            else:
+                undo = store.restore(chosen).undo
+                states[undo], (world, name) = (world, name), states[chosen]
+        elif what == "optimize":
+            store.optimize()
+        elif what == "compact":
+            store.compact()
+        elif what == "reopen":
+            store.close()
+            store = stores(embedder=embedder(name))
+        store._embedders._at_hand[embedder(name).spec.fingerprint] = embedder(name)  # else a reopened store lacks it
+        assert_holds(store, world, name, metric)
+    for snapshot, (then, which) in states.items():
+        reader = stores(snapshot=snapshot, embedder=embedder(which))
+        assert_holds(reader, then, which, metric)
+        reader.close()

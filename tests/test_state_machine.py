@@ -302,7 +302,7 @@ class StoreMachine(RuleBasedStateMachine):
     def is_sound(self) -> None:
         self.n_steps += 1
         if self.store is not None and self.n_steps % 6 == 0:
-            assert self.store.check() == []
+            assert self.store.check(deep=True) == []
             self.has_no_stray_files()
 
     def has_no_stray_files(self) -> None:
@@ -313,7 +313,7 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.store is not None and "(closed)" not in repr(self.store):
-                assert self.store.check() == []
+                assert self.store.check(deep=True) == []
                 self.scan()
                 self.store.close()
         finally:

@@ -292,9 +292,9 @@ def look_after(store: Store) -> None:
     size_mb = (info.database_size_bytes + info.segments_size_bytes) / 1e6
     graphs = f"{plural(info.n_segments, 'segment')}, {info.n_tail} in the tail"
     say(f"info():     {plural(info.count, 'item')}, {graphs}, {size_mb:.1f} MB")
-    problems = store.check()
-    expect(not problems, f"check() finds {problems}")
-    say("check():    every checksum, count and link holds")
+    problems = store.check(deep=True)
+    expect(not problems, f"check(deep=True) finds {problems}")
+    say("check(deep=True): every checksum, count and link holds")
 
 
 def draw(store: Store, queries: Digits, path: Path) -> None:

@@ -9,10 +9,10 @@ from simstore.storage.environment import (
     Environment,
     MovedError,
     Transaction,
-    check_size,
     translate,
 )
 from simstore.storage.files import Files, LocalFiles
+from simstore.storage.meta_pages import check_size
 from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State
 from simstore.storage.schema import FORMAT_VERSION, IndexedField, Schema
 from simstore.storage.staging_table import Staging

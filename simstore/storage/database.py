@@ -108,7 +108,9 @@ class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
                 if cursor.set_key(key) and cursor.last_dup():
                     newest = cursor.value()
                     if len(newest) != len(row_key(0)):
-                        raise CorruptStoreError(f"the entry of key {key!r} is damaged: store.check() lists what else is")
+                        raise CorruptStoreError(
+                            f"the entry of key {key!r} is damaged: check(deep=True) lists all damage, repair() mends it"
+                        )
                     if txn.get(newest, db=self._tombstones) is None:
                         row = int.from_bytes(newest, "big")
                 found.append(row)
@@ -134,7 +136,8 @@ class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
             return
         if encode_key(key) != encoded:
             raise CorruptStoreError(
-                f"key {decode_key(encoded)!r} leads to the item of {key!r}: store.check() lists what else is damaged"
+                f"key {decode_key(encoded)!r} leads to the item of {key!r}: "
+                "check(deep=True) lists all damage, repair() mends it"
             )
 
     def has_label(self, txn: Transaction, label: bytes, row: int) -> bool:

@@ -101,7 +101,9 @@ def decode_key(encoded: bytes) -> Key:
             return _decode_int(encoded[1:])
     except UnicodeDecodeError:
         pass
-    raise CorruptStoreError(f"{encoded!r} is no encoded key: the store is damaged; store.check() lists what else is")
+    raise CorruptStoreError(
+        f"{encoded!r} is no encoded key: the store is damaged; check(deep=True) lists all damage, repair() mends it"
+    )
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 import ctypes
 import errno
 import os
-import struct
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +31,7 @@ from simstore.errors import (
     StorageFullError,
     StoreClosedError,
 )
+from simstore.storage.gate import Gate
 
 __all__ = [
     "DATA_FILE",
@@ -42,7 +42,6 @@ __all__ = [
     "MovedError",
     "Table",
     "Transaction",
-    "check_size",
     "structural_problems",
     "translate",
 ]
@@ -71,44 +70,6 @@ _verify: Callable[[str], list[str]] = verify.verify
 _NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
 _MAP_SIZE = _TERABYTE if _NEVER_GROWS else (1 << 30 if sys.maxsize > 1 << 32 else 1 << 28)
 _GROWTH = 2
-
-# A page starts with 16 bytes of header; a meta page goes on with magic, version, address, map size, two tables of 48 bytes
-# (the first one's u32 is the page size), the last page's number and the transaction's. LMDB 0.9, lmdb.h / mdb.c: MDB_meta.
-_PAGE_HEADER = 16
-_META = struct.Struct("<II Q Q I 44x 48x Q Q")
-_MAGIC = 0xBEEFC0DE
-
-
-def check_size(path: Path) -> None:
-    """Refuses a database file that is shorter than its own meta pages say: reading it would kill the process.
-
-    Raises:
-        CorruptStoreError: The file is missing, empty, short or no LMDB database.
-    """
-    remedy = "restore the store from a backup; nothing was changed"
-    try:
-        with open(path, "rb") as file:
-            head = file.read(_PAGE_HEADER + _META.size)
-            size = os.fstat(file.fileno()).st_size
-            if len(head) < _PAGE_HEADER + _META.size:
-                raise CorruptStoreError(f"{path} holds {size} bytes and no database: {remedy}")
-            page_size = _META.unpack_from(head, _PAGE_HEADER)[4]
-            file.seek(page_size if 0 < page_size <= 1 << 16 else 4096)
-            second = file.read(_PAGE_HEADER + _META.size)
-            size = os.fstat(file.fileno()).st_size  # after the meta pages: another process may be making it longer
-    except FileNotFoundError:
-        raise CorruptStoreError(f"{path} is missing: {remedy}") from None
-    needed = 0
-    for page in (head, second):
-        if len(page) < _PAGE_HEADER + _META.size:
-            raise CorruptStoreError(f"{path} is cut off after {size} bytes: {remedy}")
-        magic, _version, _address, _map_size, pages, last_page, txn = _META.unpack_from(page, _PAGE_HEADER)
-        if magic != _MAGIC or pages != page_size:
-            raise CorruptStoreError(f"{path} has a damaged meta page: {remedy}")
-        if txn:  # the older one names fewer pages, or as many: files only grow
-            needed = max(needed, (last_page + 1) * page_size)
-    if size < needed and ((needed - size) % page_size or structural_problems(path.parent)):
-        raise CorruptStoreError(f"{path} is cut off: {size} bytes where its meta page names {needed}: {remedy}")
 
 
 def translate(err: Exception) -> SimstoreError:
@@ -152,48 +113,11 @@ class Attempt:
     committed = False
 
 
-class _Gate:
-    """Lets transactions through until the map must grow; then waits until none is open."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._open = 0
-        self._growing = False
-        self._aborting = 0
-
-    def hold(self, by: int) -> None:
-        """Lets nobody in while a transaction is aborted."""
-        with self._changed:
-            self._aborting += by
-            self._changed.notify_all()
-
-    def enter(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._growing and not self._aborting)
-            self._open += 1
-
-    def leave(self) -> None:
-        with self._changed:
-            self._open -= 1
-            self._changed.notify_all()
-
-    def alone(self, work: Callable[[], None]) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._growing)
-            self._growing = True
-            try:
-                self._changed.wait_for(lambda: self._open == 0)
-                work()
-            finally:
-                self._growing = False
-                self._changed.notify_all()
-
-
 class _GatedTransaction:
     """A transaction that counts at the gate; only where maps grow."""
 
     def __init__(
-        self, gate: _Gate, begin: Callable[[], Transaction], resize: Callable[[], None], attempt: Attempt | None
+        self, gate: Gate, begin: Callable[[], Transaction], resize: Callable[[], None], attempt: Attempt | None
     ) -> None:
         self._gate = gate
         self._begin = begin
@@ -269,10 +193,11 @@ class Environment:
     ) -> None:
         self.readonly = readonly
         self._pid = os.getpid()
-        self._gate = _Gate() if grows else None
+        self._gate = Gate() if grows else None
         self._path = path
         self._closed = False
         self._writing = threading.RLock()  # close() waits for it: py-lmdb crashes, hangs or loses a commit if a write goes on
+        self._tables: dict[str, Table] = {}
         try:
             self._env = lmdb.open(
                 os.fsencode(path), readonly=readonly, create=create, map_size=max(map_size, _file_size(path)), max_dbs=16,
@@ -293,14 +218,42 @@ class Environment:
                 ) from err
             raise translate(err) from err
 
-    def table(self, name: str, *, create: bool = False, duplicates: bool = False) -> Table:
-        """The table of that name; with duplicates it holds many 8-byte values for one key."""
-        try:
-            return self._env.open_db(name.encode(), create=create, dupsort=duplicates, dupfixed=duplicates)
-        except lmdb.NotFoundError:
-            raise CorruptStoreError(f"{self._path} has no table {name!r}: it is no simstore database, or damaged") from None
-        except lmdb.Error as err:
-            raise translate(err) from err
+    def tables(self, needed: Mapping[str, bool], optional: Mapping[str, bool], *, create: bool) -> dict[str, Table | None]:
+        """The tables of those names; True for one that holds many 8-byte values for one key.
+
+        Each is opened once, within a transaction that this begins: LMDB's binding, left to itself, waits for the process that
+        writes without letting this one's other threads run, and for one of those it waits for ever.
+
+        Args:
+            optional: These are None if they are not there.
+            create: Make those that are missing.
+
+        Raises:
+            CorruptStoreError: One is missing.
+        """
+        both = {**needed, **optional}
+        missing = [name for name in both if name not in self._tables]
+
+        def opened(txn: Transaction | None) -> dict[str, Table]:
+            found = {}
+            for name in missing:
+                try:
+                    found[name] = self._env.open_db(
+                        name.encode(), txn=txn, create=create, dupsort=both[name], dupfixed=both[name]
+                    )
+                except lmdb.NotFoundError:
+                    if name in needed:
+                        raise CorruptStoreError(
+                            f"{self._path} has no table {name!r}: it is no simstore database, or damaged"
+                        ) from None
+            return found
+
+        if missing:
+            try:
+                self._tables |= opened(None) if self.readonly else self.write(opened)
+            except lmdb.Error as err:
+                raise translate(err) from err
+        return {name: self._tables.get(name) for name in both}
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A read transaction for a with-statement: it sees one state, whatever is written beside it."""

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from simstore.errors import CorruptStoreError
 from simstore.storage.environment import Table, Transaction
 from simstore.storage.tables import Tables
 
@@ -29,7 +30,11 @@ class FieldTable(Tables):
         return {"keys": self._keys, "labels": self._labels, "fields": self._fields}[which]
 
     def postings(self, txn: Transaction, which: Postings) -> Iterator[tuple[bytes, NDArray[np.uint64]]]:
-        """Each entry with its rows, ascending."""
+        """Each entry with its rows, ascending.
+
+        Raises:
+            CorruptStoreError: A row is not 8 bytes long.
+        """
         table = self._postings_table(which)
         if table is None:
             return
@@ -37,6 +42,10 @@ class FieldTable(Tables):
             found = cursor.first()
             while found:
                 entry, rows = cursor.key(), b"".join(cursor.iternext_dup())
+                if len(rows) % _ROW_BYTES:
+                    raise CorruptStoreError(
+                        f"the table {which} is damaged: check(deep=True) lists all damage, repair() mends it"
+                    )
                 yield entry, np.frombuffer(rows, ">u8").astype(np.uint64)
                 found = cursor.next_nodup()
 

@@ -4,6 +4,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,6 +131,11 @@ def temporary_name() -> str:
     return f"{TEMPORARY}{os.getpid()}-{os.urandom(6).hex()}"
 
 
+def is_own(name: str) -> bool:
+    """Whether this process is making the temporary file of that name."""
+    return name.startswith(f"{TEMPORARY}{os.getpid()}-")
+
+
 def is_abandoned(name: str) -> bool:
     """Whether a temporary file's maker is gone. This process' own files count: it opens a store before it makes any."""
     if not name.startswith(TEMPORARY):
@@ -182,11 +188,12 @@ def publish_file(files: Files, temporary: Path, target: Path) -> None:
 
 
 def discard(files: Files, path: Path) -> None:
-    """Removes a file if that can be done; a later open removes what is left."""
+    """Removes a file, or an empty directory, if that can be done; a later open removes what is left."""
     try:
         files.remove(path)
     except OSError:
-        return
+        with suppress(OSError):
+            path.rmdir()
 
 
 def storage_error(err: OSError, doing: str) -> StorageError:

@@ -10,10 +10,20 @@ from simstore.storage.environment import Transaction
 from simstore.storage.records import LogEntry, SnapshotRecord, State, row_key, sealed, unsealed
 from simstore.storage.tables import Tables
 
-__all__ = ["History"]
+__all__ = ["PURGED_CHUNK", "History", "purged_in"]
 
 LOG_KEPT = 4096  # transactions that another process may lag behind before it reads everything anew
-_PURGED_CHUNK = 1 << 16  # rows for which one value of ``purged`` has a bit each
+PURGED_CHUNK = 1 << 16  # rows for which one value of ``purged`` has a bit each
+
+
+def purged_in(first: int, value: bytes) -> NDArray[np.uint64]:
+    """The purged rows, ascending, in a value of the table ``purged``, which stands for PURGED_CHUNK rows from first on.
+
+    Raises:
+        CorruptStoreError: It is damaged.
+    """
+    body = np.frombuffer(unsealed(value, f"the list of purged rows from {first} on", first), np.uint8)
+    return np.flatnonzero(np.unpackbits(body, bitorder="little")).astype(np.uint64) + np.uint64(first)
 
 
 class History(Tables):
@@ -92,18 +102,16 @@ class History(Tables):
         parts = [np.empty(0, np.uint64)]
         with txn.cursor(db=self._purged) as cursor:
             for key, value in cursor:
-                first = int.from_bytes(key, "big")
-                body = np.frombuffer(unsealed(value, f"the list of purged rows from {first} on", first), np.uint8)
-                parts.append(np.flatnonzero(np.unpackbits(body, bitorder="little")).astype(np.uint64) + np.uint64(first))
+                parts.append(purged_in(int.from_bytes(key, "big"), value))
         return np.concatenate(parts)
 
     def put_purged(self, txn: Transaction, rows: NDArray[np.uint64]) -> None:
         """Has exactly these rows be the purged ones; rows ascend."""
         txn.drop(self._purged, delete=False)
-        chunks = rows // np.uint64(_PURGED_CHUNK)
+        chunks = rows // np.uint64(PURGED_CHUNK)
         for chunk in np.unique(chunks).tolist():
-            first = chunk * _PURGED_CHUNK
-            bits = np.zeros(_PURGED_CHUNK, np.uint8)
+            first = chunk * PURGED_CHUNK
+            bits = np.zeros(PURGED_CHUNK, np.uint8)
             bits[(rows[chunks == chunk] - np.uint64(first)).astype(np.int64)] = 1
             txn.put(row_key(first), sealed(np.packbits(bits, bitorder="little").tobytes(), first), db=self._purged)
 

@@ -31,7 +31,7 @@ __all__ = [
 
 U64 = struct.Struct(">Q")
 _CHECKSUM_BYTES = 8
-_DAMAGED = "is damaged (its checksum does not match): store.check() lists what else is; restore the store from a backup"
+_DAMAGED = "is damaged (its checksum does not match): check(deep=True) lists what else is; repair(), or restore a backup"
 
 
 def row_key(row: int) -> bytes:
@@ -44,7 +44,7 @@ def sealed(body: bytes, seed: int = 0) -> bytes:
     return xxh3_64_digest(body, seed) + body
 
 
-def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
+def unsealed(value: bytes, what: str, seed: int = 0, remedy: str = "") -> bytes:
     """The body of a sealed value.
 
     Raises:
@@ -52,7 +52,7 @@ def unsealed(value: bytes, what: str, seed: int = 0) -> bytes:
     """
     body = value[_CHECKSUM_BYTES:]
     if xxh3_64_digest(body, seed) != value[:_CHECKSUM_BYTES]:
-        raise CorruptStoreError(f"{what} {_DAMAGED}")
+        raise CorruptStoreError(f"{what} {remedy or _DAMAGED}")
     return body
 
 
@@ -148,11 +148,10 @@ def vector_records(vectors: NDArray[np.float32], first_row: int) -> NDArray[np.u
 
 
 def split_records(value: bytes | memoryview, dim: int) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
-    """The vectors [n, dim] in a value, and their checksums [n]; both views of it."""
+    """The vectors [n, dim] in a value, and their checksums [n]; both views of it. What is cut off at its end is left out."""
     size = record_bytes(dim)
-    if len(value) % size or not len(value):
-        raise CorruptStoreError(f"a value of {len(value)} bytes in the table of vectors {_DAMAGED}")
-    records = np.frombuffer(value, np.uint8).reshape(-1, size)
+    n = len(value) // size
+    records = np.frombuffer(value, np.uint8)[: n * size].reshape(n, size)
     return records[:, : 4 * dim].view("<f4"), records[:, -_CHECKSUM_BYTES:].view("<u8")[:, 0]
 
 
@@ -162,7 +161,8 @@ def split_records(value: bytes | memoryview, dim: int) -> tuple[NDArray[np.float
 @dataclass(frozen=True, slots=True)
 class State:
     """The newest transaction: its seq; the next row; live items; the number keys=None gives next; the seqs of the newest change
-    of the list of segments, of the newest log entry, and of the newest change of the snapshots."""
+    of the list of segments, of the newest log entry, of the newest change of the snapshots, and of the newest repair: what was
+    known of a state before that holds no longer."""
 
     seq: int = 0
     next_row: int = 0
@@ -171,13 +171,14 @@ class State:
     segments_seq: int = 0
     log_seq: int = 0
     snapshots_seq: int = 0
+    repaired_seq: int = 0
 
-    _FORM = struct.Struct(">7Q")
+    _FORM = struct.Struct(">8Q")
 
     def value(self) -> bytes:
         """The stored value."""
         numbers = self.seq, self.next_row, self.n_live, self.next_number, self.segments_seq, self.log_seq
-        return sealed(self._FORM.pack(*numbers, self.snapshots_seq))
+        return sealed(self._FORM.pack(*numbers, self.snapshots_seq, self.repaired_seq))
 
     @classmethod
     def of(cls, value: bytes) -> "State":

@@ -11,6 +11,7 @@ from simstore.storage.records import sealed, unsealed
 __all__ = ["FORMAT_VERSION", "Epoch", "IndexedField", "Schema"]
 
 FORMAT_VERSION = 1
+_DAMAGED = "is damaged (its checksum does not match), without which nothing can be read: restore the store from a backup"
 
 
 class IndexedField(NamedTuple):
@@ -65,7 +66,7 @@ class Schema:
         Raises:
             FormatVersionError: A newer simstore wrote it.
         """
-        fields = msgpack.unpackb(unsealed(value, "the store's schema"))
+        fields = msgpack.unpackb(unsealed(value, "the store's schema", remedy=_DAMAGED))
         if fields["format"] > FORMAT_VERSION:
             raise FormatVersionError(
                 f"the store has format {fields['format']}; this simstore reads up to {FORMAT_VERSION}: upgrade simstore"

@@ -10,6 +10,18 @@ __all__ = ["STAGING", "Tables"]
 
 STAGING = "staging"  # the mark that says for which embedder vectors are being staged
 
+# whether they hold many values for one key
+_TABLES = {
+    "vectors": False,
+    "items": False,
+    "keys": True,
+    "labels": True,
+    "tombstones": False,
+    "log": False,
+    "segments": False,
+}
+_LATER_TABLES = {"fields": True, "snapshots": False, "purged": False, "staged": False}
+
 
 class Tables:
     """The tables of one open database.
@@ -21,27 +33,15 @@ class Tables:
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:
         self._environment = environment
-        table = environment.table
-        self._vectors = table("vectors", create=create)
-        self._items = table("items", create=create)
-        self._keys = table("keys", create=create, duplicates=True)
-        self._labels = table("labels", create=create, duplicates=True)
-        self._tombstones = table("tombstones", create=create)
-        self._log = table("log", create=create)
-        self._segments = table("segments", create=create)
-        self._fields = self._later("fields", create, readonly, duplicates=True)
-        self._snapshots = self._later("snapshots", create, readonly)
-        self._purged = self._later("purged", create, readonly)
-        self._staged = self._later("staged", create, readonly)
-
-    def _later(self, name: str, create: bool, readonly: bool, *, duplicates: bool = False) -> Table | None:
-        if not create:
-            try:
-                return self._environment.table(name, duplicates=duplicates)
-            except CorruptStoreError:
-                if readonly:
-                    return None
-        return self._environment.table(name, create=True, duplicates=duplicates)
+        open_new = create or not readonly
+        tables = environment.tables(_TABLES, {} if open_new else _LATER_TABLES, create=create)
+        if open_new:
+            tables |= environment.tables(_LATER_TABLES, {}, create=True)
+        self._vectors, self._items = tables["vectors"], tables["items"]
+        self._keys, self._labels = tables["keys"], tables["labels"]
+        self._tombstones, self._log, self._segments = tables["tombstones"], tables["log"], tables["segments"]
+        self._fields, self._snapshots = tables["fields"], tables["snapshots"]
+        self._purged, self._staged = tables["purged"], tables["staged"]
 
     @property
     def has_fields(self) -> bool:
@@ -51,7 +51,7 @@ class Tables:
     def look_for_snapshots(self) -> None:
         """Opens the table of snapshots if a writer has made it since; not within a transaction, which would not know it."""
         if self._snapshots is None:
-            self._snapshots = self._later("snapshots", create=False, readonly=True)
+            self._snapshots = self._environment.tables({}, {"snapshots": False}, create=False)["snapshots"]
 
     def raw(self, txn: Transaction, table: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a table, as they are stored, by key."""
@@ -64,6 +64,28 @@ class Tables:
         """Appends entries that come after all those in a table."""
         with txn.cursor(db=self._handle(table)) as cursor:
             cursor.putmulti(entries, append=True)
+
+    def n_entries(self, txn: Transaction, table: str) -> int:
+        """How many entries a table has; each value of a key counts."""
+        handle = self._handle(table)
+        return 0 if handle is None else int(txn.stat(handle)["entries"])
+
+    def entry(self, txn: Transaction, table: str, key: bytes) -> bytes | None:
+        """A value as it is stored, or None."""
+        value: bytes | None = txn.get(key, db=self._handle(table))
+        return value
+
+    def put_entry(self, txn: Transaction, table: str, key: bytes, value: bytes) -> None:
+        """Writes an entry as it is."""
+        txn.put(key, value, db=self._handle(table))
+
+    def drop_entry(self, txn: Transaction, table: str, key: bytes, value: bytes = b"") -> None:
+        """Removes an entry; where a key has many values, the given one."""
+        txn.delete(key, value, db=self._handle(table))
+
+    def clear(self, txn: Transaction, table: str) -> None:
+        """Removes all entries of a table."""
+        txn.drop(self._handle(table), delete=False)
 
     def _handle(self, table: str) -> Table | None:
         handle: Table | None = getattr(self, f"_{table}")
@@ -85,5 +107,5 @@ class Tables:
         """The stored value of a row's item."""
         value: bytes | None = txn.get(row_key(row), db=self._items)
         if value is None:
-            raise CorruptStoreError(f"the item in row {row} is missing: store.check() lists what else is")
+            raise CorruptStoreError(f"the item in row {row} is missing: check(deep=True) lists all damage, repair() mends it")
         return value

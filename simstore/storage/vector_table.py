@@ -86,8 +86,8 @@ class VectorTable(Tables):
         """Raises CorruptStoreError if any of the vectors from first_row on is damaged; names the first."""
         if damaged.any():
             raise CorruptStoreError(
-                f"{self.damaged_vector(txn, first_row + int(np.argmax(damaged)))}: store.check() lists what else is; "
-                "delete that item or upsert it again, or restore the store from a backup"
+                f"{self.damaged_vector(txn, first_row + int(np.argmax(damaged)))}: check(deep=True) lists all damage; "
+                "repair(), delete that item or upsert it again, or restore the store from a backup"
             )
 
     def damaged_vector(self, txn: Transaction, row: int) -> str:
@@ -111,18 +111,38 @@ class VectorTable(Tables):
             start, end = max(first_row, run_row), min(stop, run_row + len(vectors))
             if start >= end:
                 continue
-            part = slice(start - first_row, end - first_row)
-            out[part] = vectors[start - run_row : end - run_row]
-            stored = checksums[start - run_row : end - run_row].tolist()
-            damaged[part] = [
+            part, inside = slice(start - first_row, end - first_row), slice(start - run_row, end - run_row)
+            differ = [
                 vector_checksum(vector.data, start + i) != checksum
-                for i, (vector, checksum) in enumerate(zip(out[part], stored, strict=True))
+                for i, (vector, checksum) in enumerate(zip(vectors[inside], checksums[inside].tolist(), strict=True))
             ]
+            if any(differ):  # it may be another run's place that a damaged key names
+                good = ~np.array(differ)
+                out[part][good] = vectors[inside][good]
+                damaged[part] &= differ
+            else:
+                out[part] = vectors[inside]
+                damaged[part] = False
         for i in np.flatnonzero(damaged).tolist():
             vector = self._own_vector(txn, first_row + i)
             if vector is not None and len(vector) == dim:
                 out[i], damaged[i] = vector, False
         return out, damaged
+
+    def vector_record(self, txn: Transaction, row: int, dim: int) -> bytes:
+        """The record of a row's vector as it is stored in a run; empty if there is none, shorter if it is cut off."""
+        size = record_bytes(dim)
+        for run_row, value in self._runs(txn, row, row + 1):
+            if record := value[(row - run_row) * size : (row - run_row + 1) * size]:
+                return record
+        return b""
+
+    def put_vector_record(self, txn: Transaction, row: int, record: bytes) -> None:
+        """Replaces the record of a row's vector, which stands in a run."""
+        for run_row, value in list(self._runs(txn, row, row + 1)):
+            at = (row - run_row) * len(record)
+            if at < len(value):
+                txn.put(row_key(run_row), value[:at] + record + value[at + len(record) :], db=self._vectors)
 
     def _own_vector(self, txn: Transaction, row: int) -> NDArray[np.float32] | None:
         """The vector that an item carries itself, if it does and is sound."""

@@ -2,15 +2,18 @@
 
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from simstore.embedders import Embedder
-from simstore.errors import StorageFullError
+from simstore.errors import CorruptStoreError, StorageFullError
 from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
 from simstore.store.embedders import Embedders
+from simstore.store.leftovers import remove_spare_models
+from simstore.store.request import OutdatedError
 from simstore.store.view import View
 from simstore.types import Progress
 
@@ -48,6 +51,24 @@ class StoreBase:
     def _schema(self) -> Schema:
         view = self._core.views.newest
         return view.schema if view is not None and view.schema.dim is not None else self._view().schema
+
+    def _embedded(self, schema: Schema, inputs: Any) -> Any:
+        """What the embedder of a schema makes of inputs.
+
+        Raises:
+            OutdatedError: The store has another embedder by now, and this one's model is gone.
+        """
+        try:
+            return self._embedders.of(schema).embed(inputs)
+        except CorruptStoreError:
+            if self._view().schema.fingerprint == schema.fingerprint:
+                raise
+            raise OutdatedError from None
+
+    def _remove_spare_models(self) -> None:
+        """Removes models' files that nobody needs any more. Where that cannot be done, a later open does it."""
+        with suppress(OSError):
+            self._run(lambda core: remove_spare_models(core.environment, core.database, self._path, self._files))
 
     def _check_usable(self) -> None:
         self._core.environment.check_usable()

@@ -47,8 +47,7 @@ class Bitmap:
         dead = rows if isinstance(rows, np.ndarray) else np.fromiter(rows, np.uint64)
         if len(dead) and int(dead.max()) >= n_rows:
             raise CorruptStoreError(
-                f"row {int(dead.max())} was deleted but does not exist: store.check() lists what else is damaged; restore the "
-                "store from a backup"
+                f"row {int(dead.max())} was deleted but does not exist: check(deep=True) lists all damage, repair() mends it"
             )
         short = n_rows // 64 + 1 - len(self.words)
         if not len(dead) and short <= 0:

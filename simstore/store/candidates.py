@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 from simstore.storage import Database, Schema, Transaction
 from simstore.storage.encoding import encode_key
 from simstore.storage.field_table import Postings, field_prefix
-from simstore.where import And, Compare, Not, Operand, Operands, Or, Where
+from simstore.where import And, Compare, Not, Operand, Operands, Or, Subject, Where
 from simstore.where.kinds import Kind
 from simstore.where.postings import Span, ordered_spans, spans_of, successor
 
 __all__ = ["Candidates", "candidates"]
 
 Words = NDArray[np.uint64]
+_MANY_VALUED = ("contains", "exists")  # a list is listed under many terms
 _LONGEST = 505  # bytes that LMDB looks up; no entry has more than 502
 
 
@@ -37,16 +39,36 @@ class Candidates:
 
 def candidates(txn: Transaction, database: Database, schema: Schema, n_rows: int, where: Where) -> Candidates:
     """What the postings of labels, keys and indexed fields say of a filter, for n_rows rows."""
-    if isinstance(where, (And, Or)):
-        parts = [candidates(txn, database, schema, n_rows, part) for part in where.parts]
-        return _all(parts, n_rows) if isinstance(where, And) else _any(parts, n_rows)
+    if isinstance(where, And):
+        groups = _by_subject(where.parts)
+        parts = [
+            _leaves(txn, database, schema, n_rows, group)
+            if isinstance(group, list)
+            else candidates(txn, database, schema, n_rows, group)
+            for group in groups
+        ]
+        return _all(parts, n_rows)
+    if isinstance(where, Or):
+        return _any([candidates(txn, database, schema, n_rows, part) for part in where.parts], n_rows)
     if isinstance(where, Not):
         inner = candidates(txn, database, schema, n_rows, where.part)
         n_listed = None if inner.n_listed is None else max(0, n_rows - inner.n_listed)
         return Candidates(_not(inner.maybe, n_rows), _not(inner.sure, n_rows), n_listed)
     if not isinstance(where, Compare):
         raise TypeError(f"no condition: {where!r}")
-    return _leaf(txn, database, schema, n_rows, where)
+    return _leaves(txn, database, schema, n_rows, [where])
+
+
+def _by_subject(parts: Sequence[Where]) -> list[list[Compare] | Where]:
+    """The parts of an and; comparisons of one subject together, so that two bounds are one range."""
+    groups: dict[Subject, list[Compare]] = {}
+    others: list[Where] = []
+    for part in parts:
+        if isinstance(part, Compare) and part.op not in _MANY_VALUED:
+            groups.setdefault(part.subject, []).append(part)
+        else:
+            others.append(part)
+    return [*groups.values(), *others]
 
 
 def _all(parts: Sequence[Candidates], n_rows: int) -> Candidates:
@@ -65,23 +87,42 @@ def _any(parts: Sequence[Candidates], n_rows: int) -> Candidates:
     return Candidates(sure, maybe, min(n_rows, sum(listed)) if len(listed) == len(parts) else None)
 
 
-def _leaf(txn: Transaction, database: Database, schema: Schema, n_rows: int, leaf: Compare) -> Candidates:
+def _leaves(txn: Transaction, database: Database, schema: Schema, n_rows: int, leaves: Sequence[Compare]) -> Candidates:
+    """What the postings say of comparisons of one subject, all of which are to hold."""
+    subject = leaves[0].subject
     which: Postings
     prefix = b""
-    if leaf.subject.kind == "field":
-        number = next((indexed.number for indexed in schema.indexed if indexed.path == leaf.subject.path), None)
-        spans = None if number is None else spans_of(leaf)
-        which, prefix = "fields", b"" if number is None else field_prefix(number)
+    if subject.kind == "field":
+        which = "fields"
+        number = next((indexed.number for indexed in schema.indexed if indexed.path == subject.path), None)
+        if number is None:
+            return Candidates(_zeros(n_rows), _ones(n_rows), None)
+        prefix = field_prefix(number)
+        found = [spans_of(leaf) or [] for leaf in leaves]
     else:
-        which = "labels" if leaf.subject.kind == "label" else "keys"
-        spans = _key_spans(leaf)
-    if spans is None:
-        return Candidates(_zeros(n_rows), _ones(n_rows), None)
+        which = "labels" if subject.kind == "label" else "keys"
+        if any(_is_about_none(leaf) for leaf in leaves):
+            return _all([_without_label(txn, database, schema, n_rows, leaf) for leaf in leaves], n_rows)
+        found = [_key_spans(leaf) for leaf in leaves]
+    spans = reduce(_intersected, found)
     sure = _listed(txn, database, which, prefix, [span for span in spans if span.is_sure])
     unsure = _listed(txn, database, which, prefix, [span for span in spans if not span.is_sure])
     bits = _words(sure, n_rows)
-    candidate = Candidates(bits, bits | _words(unsure, n_rows), len(sure) + len(unsure))
-    return candidate if leaf.subject.kind != "label" else _with_unlabelled(txn, database, n_rows, leaf, candidate)
+    return Candidates(bits, bits | _words(unsure, n_rows), len(sure) + len(unsure))
+
+
+def _intersected(a: Sequence[Span], b: Sequence[Span]) -> list[Span]:
+    """The terms that are in a span of both; spans are sorted and have no term in common."""
+    spans, i, j = [], 0, 0
+    while i < len(a) and j < len(b):
+        start, stop = max(a[i].start, b[j].start), min(a[i].stop, b[j].stop)
+        if start < stop:
+            spans.append(Span(start, stop, a[i].is_sure and b[j].is_sure))
+        if a[i].stop < b[j].stop:
+            i += 1
+        else:
+            j += 1
+    return spans
 
 
 def _listed(txn: Transaction, database: Database, which: Postings, prefix: bytes, spans: Sequence[Span]) -> NDArray[np.uint64]:
@@ -120,15 +161,25 @@ def _term(value: Any) -> bytes:
     return b"i\xff" if value >= 1 << 64 else encode_key(value)
 
 
-def _with_unlabelled(txn: Transaction, database: Database, n_rows: int, leaf: Compare, found: Candidates) -> Candidates:
-    """``== None``, ``!= None`` and ``is_in`` with None are about items that no label lists."""
+def _is_about_none(leaf: Compare) -> bool:
+    """Whether items without a label, which no posting lists, matter to it."""
     operand = leaf.operand
-    kinds = {operand.kind} if isinstance(operand, Operand) else {kind for kind, _ in operand.by_kind} if operand else set()
-    if Kind.NONE not in kinds:
-        return found
+    if isinstance(operand, Operands):
+        return any(kind is Kind.NONE for kind, _ in operand.by_kind)
+    return isinstance(operand, Operand) and operand.kind is Kind.NONE
+
+
+def _without_label(txn: Transaction, database: Database, schema: Schema, n_rows: int, leaf: Compare) -> Candidates:
+    """A comparison of labels, ``== None``, ``!= None`` and ``is_in`` with None among them."""
+    if not _is_about_none(leaf):
+        return _leaves(txn, database, schema, n_rows, [leaf])
     rows = [rows for _, rows in database.postings(txn, "labels")]
     labelled = _words(np.concatenate([np.empty(0, np.uint64), *rows]), n_rows)
-    bits = labelled if leaf.op == "!=" else found.sure | _not(labelled, n_rows)
+    if leaf.op == "!=":
+        bits = labelled
+    else:
+        listed = _listed(txn, database, "labels", b"", _key_spans(leaf))
+        bits = _words(listed, n_rows) | _not(labelled, n_rows)
     return Candidates(bits, bits, int(np.bitwise_count(bits).sum()))
 
 

@@ -1,71 +1,203 @@
-"""check(): everything on disk, compared with its checksums and with everything else."""
+"""check(): what is on disk, compared with its checksums and with everything else; quickly, or all of it."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 
-import numpy as np
 from xxhash import xxh3_64_hexdigest
 
-from simstore.errors import CorruptStoreError, SimstoreError
-from simstore.index import prepared
-from simstore.metrics import METRICS
+from simstore.errors import CorruptStoreError, ForkedStoreError, SimstoreError, StoreClosedError
 from simstore.reports import Problem
-from simstore.storage import Database, Environment, Files, LogEntry, SegmentRecord, SnapshotRecord, State, Transaction
-from simstore.storage.encoding import decode_key, encode_key, encode_label
+from simstore.storage import Database, LogEntry, MovedError, SegmentRecord, SnapshotRecord, Transaction
 from simstore.storage.environment import structural_problems
-from simstore.storage.field_table import Postings
-from simstore.storage.records import created_seq_of, read_item, unsealed
-from simstore.store.bitmap import Bitmap
+from simstore.storage.records import unsealed
+from simstore.store.deep_checking import check_foreign, check_items, check_snapshots, check_vectors, differences
+from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, Findings, Look, listed
+from simstore.store.leftovers import left_behind
 from simstore.store.models import model_path
+from simstore.store.opening import SEGMENTS
 from simstore.store.view import open_segment
 
-__all__ = ["check_store"]
+__all__ = ["check_store", "log_problems", "logged_burials", "segment_problems"]
 
-_RESTORE = "restore the store from a backup, or delete the item and add it again"
-_REBUILD = "open the store with mode='a' and call optimize(): the items are safe, the segment is rebuilt from them"
-_HARMLESS = "nothing is lost: the log is a shortcut, and processes read all tombstones where it does not serve"
 _STAGE = "call reembed() again: it makes them anew, and nothing is lost"
-_CHUNK = 4096
+Part = Callable[[Look, Transaction], Iterator[Finding]]
 
 
-def check_store(environment: Environment, database: Database, files: Files, directory: Path) -> list[Problem]:
-    """All problems found; an empty list if the store is sound."""
-    problems = [Problem("data.mdb", text, "restore the store from a backup") for text in structural_problems(directory)]
-    if problems:  # walking damaged pages can kill the process
-        return [
-            *problems,
-            Problem("data.mdb", "nothing else was looked at, since pages are damaged", "restore the store from a backup"),
-        ]
-    for part in (_check_state, _check_items, _check_vectors, _check_postings, _check_segments, _check_models, _check_staged):
+def check_store(look: Look, *, deep: bool) -> list[Problem]:
+    """All problems found; an empty list if the store is sound, as far as it was looked at."""
+    findings = Findings()
+    if _pages_are_sound(look, findings):
+        parts = {"state": _check_state, "history": _check_history, "snapshots": _check_snapshots, "embedder": _check_embedders}
+        parts["staged"] = _check_staged
+        parts |= {"items": check_items, "vectors": check_vectors} if deep else {"tables": _check_counts}
+        for name, part in parts.items():
+            _run(part, name, look, findings)
+        told = {problem.what for problem in findings.problems}
+        for _, problem in segment_problems(look, deep=deep):
+            if problem.what not in told:  # else it is not the segment's
+                findings.add(problem)
+        if deep:
+            _run(check_snapshots, "snapshots", look, findings)
+            _run(check_foreign, "files", look, findings)
+            _attempt(lambda: _find_leftovers(look, findings), "files", look, findings)
+    return findings.problems
+
+
+def _run(part: Part, name: str, look: Look, findings: Findings) -> None:
+    """Adds what a part finds."""
+
+    def work() -> None:
+        with look.environment.reading() as txn:
+            look.environment.refuse_moved(txn)
+            for finding in part(look, txn):
+                findings.add(finding)
+
+    _attempt(work, name, look, findings)
+
+
+def _attempt(work: Callable[[], None], name: str, look: Look, findings: Findings) -> None:
+    """Does work; what keeps it from looking is a finding, too."""
+    try:
+        work()
+    except (MovedError, StoreClosedError, ForkedStoreError, MemoryError):
+        raise
+    except Exception as err:
+        if err is look.stopped:
+            raise
+        what = str(err) if isinstance(err, SimstoreError) else f"cannot be read ({type(err).__name__}: {err})"
+        if not findings.tells(what):
+            findings.add(Problem(name, what, REPAIR))
+
+
+def _pages_are_sound(look: Look, findings: Findings) -> bool:
+    """Looks at LMDB's pages; walking damaged ones can kill the process."""
+    try:
+        with look.environment.reading() as txn:  # held open, so that no page is used anew while they are looked at
+            look.environment.refuse_moved(txn)
+            problems = structural_problems(look.path)
+    except CorruptStoreError as err:
+        problems = [str(err)]
+    for text in problems:
+        findings.add(Problem("data.mdb", text, BACKUP))
+    if problems:
+        findings.add(Problem("data.mdb", "nothing else was looked at, since pages are damaged", BACKUP))
+    return not problems
+
+
+def _check_state(look: Look, txn: Transaction) -> Iterator[Finding]:
+    schema, state = look.database.schema(txn), look.database.state(txn)
+    n_rows = state.next_row - schema.epoch_row
+    if n_rows and schema.dim is None:
+        yield Problem("state", f"{n_rows} rows, where the schema knows no width", BACKUP)
+
+
+# -- what died ---------------------------------------------------------------------------------------------------------
+
+
+def _check_history(look: Look, txn: Transaction) -> Iterator[Finding]:
+    database = look.database
+    schema, state = database.schema(txn), database.state(txn)
+    try:
+        purged = set(database.purged(txn).tolist())
+    except CorruptStoreError as err:
+        yield Problem("purged", str(err), REPAIR)
+        return
+    if purged and max(purged) >= state.next_row:
+        yield Problem("purged", f"row {max(purged)}, which does not exist, is among the purged", REPAIR)
+    dead = []
+    for row, value in database.tombstone_values(txn):
+        dead.append(row)
         try:
-            with environment.reading() as txn:
-                environment.refuse_moved(txn)  # compact() removes files that the old database names
-                problems.extend(part(txn, database, files, directory))
-        except SimstoreError as err:
-            problems.append(Problem(part.__name__.removeprefix("_check_"), str(err), _RESTORE))
-    return problems
-
-
-def _check_models(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    embedders = [database.schema(txn).embedder]
-    for name, value in database.snapshot_values(txn):
-        try:
-            embedders.append(SnapshotRecord.of(value, name).embedder)
+            seq = int.from_bytes(unsealed(value, f"the tombstone of row {row}", row), "big")
+            if row >= state.next_row or row in purged or seq > state.seq:
+                yield Problem("tombstones", f"a tombstone names row {row}, which does not exist, or seq {seq}", REPAIR)
         except CorruptStoreError as err:
-            yield Problem(f"snapshot {name!r}", str(err), "delete_snapshot it")
-    saved = {record["fingerprint"]: record for record in reversed(embedders) if record is not None and record["saved"]}
-    for record in saved.values():
-        path = model_path(directory, record)
-        remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+            yield Problem("tombstones", str(err), REPAIR)
+    n_rows = state.next_row - len(purged)
+    if n_rows - len(dead) != state.n_live:
+        yield Problem("state", f"{state.n_live} live items, where {n_rows} rows and {len(dead)} tombstones stand", REPAIR)
+    n_gone = sum(row < schema.epoch_row for row in dead) + sum(row < schema.epoch_row for row in purged)
+    if n_gone < min(schema.epoch_row, state.next_row):
+        yield Problem("tombstones", f"of the rows before {schema.epoch_row}, which are all dead, some have none", REPAIR)
+    for what in log_problems(txn, database, state.log_seq):
+        yield Problem("log", what, HARMLESS)
+    lost = sorted(logged_burials(txn, database).keys() - purged.union(dead))
+    yield from listed("tombstones", lost, "row {} has none, though the log says that it was buried".format, REPAIR)
+
+
+def log_problems(txn: Transaction, database: Database, log_seq: int) -> Iterator[str]:
+    """What is wrong with the chain of log entries."""
+    before: int | None = None
+    for seq, value in database.log_values(txn):
         try:
-            if xxh3_64_hexdigest(files.read(path)) != record["model_xxh3"]:
+            previous = LogEntry.of(value, seq).previous
+            if before is not None and previous != before:
+                yield f"log entry {previous}, between {before} and {seq}, is missing"
+        except CorruptStoreError as err:
+            yield str(err)
+        before = seq
+    if (before or 0) != log_seq:
+        yield f"log entry {log_seq}, the newest, is missing"
+
+
+def logged_burials(txn: Transaction, database: Database) -> dict[int, int]:
+    """The rows that sound log entries name, with the seq that buried them."""
+    logged: dict[int, int] = {}
+    for seq, value in database.log_values(txn):
+        with suppress(CorruptStoreError):
+            logged.update(dict.fromkeys(LogEntry.of(value, seq).dead_rows, seq))
+    return logged
+
+
+def _check_snapshots(look: Look, txn: Transaction) -> Iterator[Finding]:
+    state = look.database.state(txn)
+    for name, value in look.database.snapshot_values(txn):
+        remedy = f"delete_snapshot({name!r}), or restore the store from a backup; compact() purges nothing while it is there"
+        try:
+            snapshot = SnapshotRecord.of(value, name)
+        except CorruptStoreError as err:
+            yield Problem("snapshots", str(err), remedy)
+            continue
+        if snapshot.seq > state.seq or snapshot.next_row > state.next_row or not state.snapshots_seq:
+            yield Problem("snapshots", f"snapshot {name!r} is newer than the store's state", REPAIR)
+
+
+# -- tables and files --------------------------------------------------------------------------------------------------
+
+
+def _check_counts(look: Look, txn: Transaction) -> Iterator[Finding]:
+    """How many entries the tables have: LMDB counts them."""
+    state = look.database.state(txn)
+    n_rows = state.next_row - len(look.database.purged(txn))
+    for table in ("items", "keys", "labels"):
+        n = look.database.n_entries(txn, table)
+        if n > n_rows or (n != n_rows and table != "labels"):
+            yield Problem(table, f"{n} entries for {n_rows} rows", REPAIR)
+
+
+def _check_embedders(look: Look, txn: Transaction) -> Iterator[Finding]:
+    records = [look.database.schema(txn).embedder]
+    for name, value in look.database.snapshot_values(txn):
+        try:
+            records.append(SnapshotRecord.of(value, name).embedder)
+        except CorruptStoreError:  # told elsewhere
+            continue
+    saved = {record["fingerprint"]: record for record in records if record is not None and record["saved"]}
+    for record in saved.values():
+        path = model_path(look.path, record)
+        remedy = f"delete {path} if it is there, and open the store with embedder=… and mode='a': the model is saved again"
+        if record["fingerprint"] != look.database.schema(txn).fingerprint:
+            remedy = "bring the file back from a backup, or delete the snapshots that need it"
+        try:
+            if xxh3_64_hexdigest(look.files.read(path)) != record["model_xxh3"]:
                 yield Problem("embedder", f"the model's file {path.name} is damaged (its checksum does not match)", remedy)
         except OSError as err:
             yield Problem("embedder", f"the model's file {path.name} cannot be read: {err}", remedy)
 
 
-def _check_staged(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
+def _check_staged(look: Look, txn: Transaction) -> Iterator[Finding]:
+    database = look.database
     try:
         staging = database.staging(txn)
     except CorruptStoreError as err:
@@ -78,155 +210,57 @@ def _check_staged(txn: Transaction, database: Database, files: Files, directory:
         yield Problem("staged", "vectors are staged, and nothing says for which embedder", _STAGE)
 
 
-def _alive(txn: Transaction, database: Database, state: State) -> Bitmap:
-    dead = database.dead_rows(txn)
-    return Bitmap.of(state.next_row, dead[dead < np.uint64(state.next_row)])
+def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]:
+    """What is wrong with segments, each with its first row; one that is replaced meanwhile is none of these."""
+    values: list[tuple[int, bytes]] = []
+    n_rows = 0
 
+    def read(look: Look, txn: Transaction) -> Iterator[Finding]:
+        nonlocal n_rows
+        n_rows = look.database.state(txn).next_row
+        values[:] = look.database.segment_values(txn)
+        yield from ()
 
-def _check_state(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state = database.state(txn)
-    database.schema(txn)
-    n_dead = 0
-    for row, value in database.tombstone_values(txn):
-        n_dead += 1
-        try:
-            if row >= state.next_row or int.from_bytes(unsealed(value, f"the tombstone of row {row}", row), "big") > state.seq:
-                yield Problem("tombstones", f"a tombstone names row {row}, which does not exist", _RESTORE)
-        except CorruptStoreError as err:
-            yield Problem("tombstones", str(err), _RESTORE)
-    n_rows = state.next_row - len(database.purged(txn))
-    if n_rows - n_dead != state.n_live:
-        yield Problem(
-            "state", f"{state.n_live} live items are counted where {n_rows} rows and {n_dead} tombstones stand", _RESTORE
+    findings = Findings()
+    _run(read, "segments", look, findings)
+    yield from ((-1, problem) for problem in findings.problems)
+    last = -1
+    for i, (first_row, value) in enumerate(values):
+        look.tell("segments", i, len(values))
+        findings, part = (
+            Findings(),
+            partial(_check_segment, first_row=first_row, value=value, rows=range(last + 1, n_rows), deep=deep),
         )
-    yield from _check_log(txn, database, state)
+        _run(part, f"segment {first_row}-", look, findings)
+        if findings.problems and _is_named(look, first_row, value):
+            yield from ((first_row, problem) for problem in findings.problems)
+        with suppress(CorruptStoreError):
+            last = max(last, SegmentRecord.of(value, first_row).last_row)
+    look.tell("segments", len(values), len(values))
 
 
-def _check_log(txn: Transaction, database: Database, state: State) -> Iterator[Problem]:
-    before: int | None = None
-    for seq, value in database.log_values(txn):
-        try:
-            previous = LogEntry.of(value, seq).previous
-            if before is not None and previous != before:
-                yield Problem("log", f"log entry {previous}, between {before} and {seq}, is missing", _HARMLESS)
-        except CorruptStoreError as err:
-            yield Problem("log", str(err), _HARMLESS)
-        before = seq
-    if (before or 0) != state.log_seq:
-        yield Problem("log", f"log entry {state.log_seq}, the newest, is missing", _HARMLESS)
+def _find_leftovers(look: Look, findings: Findings) -> None:
+    for path in left_behind(look.environment, look.database, look.path, look.files):
+        what = f"{path.relative_to(look.path)} belongs to nothing"
+        findings.add(Problem("files", what, "call repair(), which removes what belongs to nothing; or move it elsewhere"))
 
 
-def _check_items(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state = database.state(txn)
-    alive = _alive(txn, database, state)
-    expected = Bitmap.of(state.next_row, database.purged(txn)).mask(0, state.next_row)
-    damaged: dict[int, str] = {}
-    for row, value in database.items(txn):
-        if row >= state.next_row or not expected[row]:
-            yield Problem("items", f"row {row} is there, and should not be", _RESTORE)
-            continue
-        expected[row] = False
-        try:
-            key, label, _ = read_item(value, row)
-        except CorruptStoreError as err:
-            if row < state.next_row and alive.count(row, row + 1):
-                damaged[row] = str(err)
-            continue
-        if created_seq_of(value) > state.seq:
-            yield Problem("items", f"row {row} was written by transaction {created_seq_of(value)}, after the newest", _RESTORE)
-        if row not in database.rows_of(txn, encode_key(key)):
-            yield Problem("keys", f"key {key!r} does not lead to its row {row}", _RESTORE)
-        encoded = encode_label(label)
-        if encoded is not None and not database.has_label(txn, encoded, row):
-            yield Problem("labels", f"label {label!r} does not lead to row {row} of key {key!r}", _RESTORE)
-    if (missing := np.flatnonzero(expected)).size:
-        yield Problem("items", f"{missing.size} rows are missing, {int(missing[0])} among them", _RESTORE)
-    names = _keys_of(txn, database, damaged) if damaged else {}
-    for row, what in damaged.items():
-        yield Problem("items", f"the item of {names.get(row, 'an unknown key')}: {what}", _RESTORE)
+def _is_named(look: Look, first_row: int, value: bytes) -> bool:
+    with look.environment.reading() as txn:
+        look.environment.refuse_moved(txn)
+        return (first_row, value) in look.database.segment_values(txn)
 
 
-def _keys_of(txn: Transaction, database: Database, rows: Container[int]) -> dict[int, str]:
-    """The keys that lead to rows, for a message."""
-    names = {}
-    for encoded, found in database.postings(txn, "keys"):
-        for row in found.tolist():
-            if row in rows:
-                with suppress(CorruptStoreError):
-                    names[row] = f"key {decode_key(encoded)!r}"
-    return names
-
-
-def _check_vectors(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state, schema = database.state(txn), database.schema(txn)
-    dim = schema.dim
-    if dim is None:
-        return
-    alive = _alive(txn, database, state)
-    for first in range(schema.epoch_row, state.next_row, _CHUNK):  # what came before is dead
-        stop = min(first + _CHUNK, state.next_row)
-        _, damaged = database.vectors_and_damage(txn, first, stop, dim)
-        for i in np.flatnonzero(damaged & alive.mask(first, stop)).tolist():
-            yield Problem("vectors", database.damaged_vector(txn, first + i), _RESTORE)
-
-
-def _check_postings(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state = database.state(txn)
-    n_rows = state.next_row - len(database.purged(txn))
-    which: Postings
-    for which in ("keys", "labels"):
-        total = 0
-        for name, rows in database.postings(txn, which):
-            total += len(rows)
-            if len(rows) and int(rows[-1]) >= state.next_row:
-                yield Problem(which, f"{name!r} leads to row {int(rows[-1])}, which does not exist", _RESTORE)
-        if total > n_rows or (which == "keys" and total != n_rows):
-            yield Problem(which, f"{total} entries for {n_rows} rows", _RESTORE)
-
-
-def _check_segments(txn: Transaction, database: Database, files: Files, directory: Path) -> Iterator[Problem]:
-    state, last = database.state(txn), -1
-    for first_row, value in database.segment_values(txn):
-        try:
-            record = SegmentRecord.of(value, first_row)
-        except CorruptStoreError as err:
-            yield Problem(f"segment {first_row}-", str(err), _REBUILD)
-            continue
+def _check_segment(look: Look, txn: Transaction, *, first_row: int, value: bytes, rows: range, deep: bool) -> Iterator[Finding]:
+    where = f"segment {first_row}-"
+    try:
+        record = SegmentRecord.of(value, first_row)
         where = f"segment {record.first_row}-{record.last_row}"
-        if record.first_row <= last or record.last_row >= state.next_row:
-            yield Problem(where, "its rows overlap another segment's, or do not exist", _REBUILD)
-        last = record.last_row
-        try:
-            yield from _check_segment(txn, database, files, directory, record, where)
-        except CorruptStoreError as err:
-            yield Problem(where, str(err), _REBUILD)
-
-
-def _check_segment(
-    txn: Transaction, database: Database, files: Files, directory: Path, record: SegmentRecord, where: str
-) -> Iterator[Problem]:
-    segment = open_segment(files, directory / "segments" / record.file, record)
-    segment.verify()
-    rows = np.sort(segment.rows())
-    if len(rows) != record.n_rows or (len(rows) > 1 and not (np.diff(rows.astype(np.int64)) > 0).all()):
-        yield Problem(where, f"holds {len(rows)} rows, some twice perhaps, where {record.n_rows} were built in", _REBUILD)
-    alive = _alive(txn, database, database.state(txn)).rows(record.first_row, record.last_row + 1)
-    lost = np.setdiff1d(alive, rows)
-    if len(lost):
-        yield Problem(where, f"lacks {len(lost)} live rows, {int(lost[0])} among them", _REBUILD)
-    if not np.array_equal(np.sort(segment.unreachable()), np.sort(record.orphans)):
-        yield Problem(where, "its list of nodes that no walk reaches is not right", _REBUILD)
-    metric, nodes = METRICS[record.metric], segment.node_rows()
-    order, stored = np.argsort(nodes), segment.vectors()
-    order = order[np.isin(nodes[order], alive)]
-    for at in range(0, len(order), _CHUNK):
-        part = order[at : at + _CHUNK]
-        first, stop = int(nodes[part[0]]), int(nodes[part[-1]]) + 1
-        needed = np.zeros(stop - first, bool)
-        places = (nodes[part] - np.uint64(first)).astype(np.int64)
-        needed[places] = True
-        vectors = database.vectors(txn, first, stop, record.dim, needed)[places]
-        differ = (prepared(vectors, metric) != stored[part]).any(axis=1)
-        if differ.any():
-            row = int(nodes[part[int(np.argmax(differ))]])
-            yield Problem(where, f"the vector of row {row} is not the one in the database", _REBUILD)
+        if not rows.start <= record.first_row <= record.last_row < rows.stop:
+            yield Problem(where, "its rows overlap another segment's, or do not exist", REBUILD)
+        elif deep:
+            yield from (Problem(where, what, REBUILD) for what in differences(look, txn, record))
+        else:
+            open_segment(look.files, look.path / SEGMENTS / record.file, record)
+    except CorruptStoreError as err:
+        yield Problem(where, str(err), REBUILD)

@@ -104,14 +104,13 @@ class Cores:
                 return
             old.maintenance.stop()
             setting = self.setting
-            commits = old.writer.commits
-            self._past = self._past[0] + commits.n_writes, self._past[1] + commits.n_commits
             opened = opening.follow(
                 setting.path, setting.files, name, readonly=setting.readonly, map_size=setting.map_size,
                 for_snapshot=setting.snapshot is not None, instead_of=old.environment,
             )  # fmt: skip
             self.current = Core(self.setting, opened.environment, opened.database, self._threads, self.statistics)
             leave(setting.path, old.environment, for_snapshot=setting.snapshot is not None)
+            self._past = self._past[0] + old.writer.commits.n_writes, self._past[1] + old.writer.commits.n_commits
 
     def stats(self) -> Stats:
         """What all cores have done."""

@@ -29,7 +29,7 @@ def label_counts(txn: Transaction, database: Database, view: View, chosen: Selec
     for name, rows in database.postings(txn, "labels"):
         if int(rows.max(initial=0)) >= n_rows:
             raise CorruptStoreError(
-                f"label {name!r} leads to a row that does not exist: store.check() lists what else is damaged"
+                f"label {name!r} leads to a row that does not exist: check(deep=True) lists all damage, repair() mends it"
             )
         counts[decode_key(name)] = int(np.count_nonzero(visible.of_rows(rows[rows < view.state.next_row])))
     counts[None] = total - sum(counts.values())

@@ -15,6 +15,7 @@ from simstore.store.core import Setting
 from simstore.store.indexing import add_index, paths_of
 from simstore.store.leases import release
 from simstore.store.store import Store
+from simstore.where.paths import Path as FieldPath
 
 __all__ = ["open", "open_through"]
 
@@ -138,17 +139,20 @@ def open_through(
                 check_same(known, embedder)
                 if known["saved"] and not readonly and files.size(models.model_path(opened.path, known)) <= 0:
                     models.save_embedder(opened, files, known, model_bytes(embedder))
-            new = set(paths) - {indexed.path for indexed in opened.schema.indexed}
-            if new:
+            if set(paths) - {indexed.path for indexed in opened.schema.indexed}:
                 opening.require_writable(opened.path, readonly, snapshot)
-                database = opened.database
-                opened.environment.write(lambda txn, into=database: add_index(txn, into, paths, None, missing_only=True))  # type: ignore[misc]
+                _index(opened, paths)
             return Store(Setting(opened.path, files, readonly, background, past, map_size), opened, embedder)
-        except BaseException as err:
+        except MovedError:  # compacted by another process just now
             release(opened.path, opened.environment, for_snapshot=for_snapshot)
-            if not isinstance(err, MovedError):  # compacted by another process, just now
-                raise
             mode = "a" if mode == "w" else mode
+        except BaseException:
+            release(opened.path, opened.environment, for_snapshot=for_snapshot)
+            raise
+
+
+def _index(opened: opening.Opened, paths: tuple[FieldPath, ...]) -> None:
+    opened.environment.write(lambda txn: add_index(txn, opened.database, paths, None, missing_only=True))
 
 
 def _whole(n: Any) -> Any:

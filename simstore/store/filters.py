@@ -69,9 +69,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Matches:
-    """Which rows match, dead ones aside, as of a state. Rows never change, so that only new ones are to be looked at later."""
+    """Which rows match, dead ones aside, as of a state. Rows never change, so that only new ones are to be looked at later,
+    until a repair has changed what postings say."""
 
     seq: int
+    repaired_seq: int
     indexed: tuple[object, ...]
     words: NDArray[np.uint64]
     n_rows: int
@@ -125,19 +127,20 @@ class Filters:
             self._view = None
 
     def _matched(self, txn: Transaction, view: View, where: Where, before: _Matches | None) -> _Matches:
-        n_rows, indexed = view.state.next_row, view.schema.indexed
-        if before is not None and before.indexed == indexed and n_rows - before.n_rows <= _FEW_NEW:
+        n_rows, indexed, repaired_seq = view.state.next_row, view.schema.indexed, view.state.repaired_seq
+        holds = before is not None and before.indexed == indexed and before.repaired_seq == repaired_seq
+        if before is not None and holds and n_rows - before.n_rows <= _FEW_NEW:
             words = _resized(before.words, n_rows)
             fresh = view.alive.rows(before.n_rows, n_rows)
             hits = _matching(txn, self._database, where, fresh)
             _set(words, hits)
             estimate = None if before.estimate is None else before.estimate + len(hits)
-            return _Matches(view.state.seq, indexed, words, n_rows, estimate, before.n_read, before.checked)
+            return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, estimate, before.n_read, before.checked)
         found: Candidates = candidates(txn, self._database, view.schema, n_rows, where)
         unsure = Bitmap(found.maybe & ~found.sure & _resized(view.alive.words, n_rows), 0, is_full=False).rows(0, n_rows)
         words = found.sure
         _set(words, _matching(txn, self._database, where, unsure))
-        return _Matches(view.state.seq, indexed, words, n_rows, found.n_listed, len(unsure))
+        return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, found.n_listed, len(unsure))
 
 
 def _remember(known: OrderedDict[Where, T], where: Where, value: T) -> None:

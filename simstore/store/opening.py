@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,16 +25,7 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.metrics import metric_named
-from simstore.storage import (
-    DATA_FILE,
-    FORMAT_VERSION,
-    Database,
-    Environment,
-    Files,
-    MovedError,
-    Schema,
-    check_size,
-)
+from simstore.storage import DATA_FILE, FORMAT_VERSION, Database, Environment, Files, MovedError, Schema, check_size
 from simstore.storage.files import TEMPORARY, discard, is_abandoned, publish_file, storage_error, temporary_name, write_file
 from simstore.store import models
 from simstore.store.guard import LOCK_FILE, MARKER, guarded, put_in_place
@@ -49,7 +41,7 @@ MAX_DIM = 65_536
 _M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
 _OPENING = threading.Lock()
 _SPACE_NEEDED = 1 << 18  # bytes: what LMDB may fill of lock.mdb
-_OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
+OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
 
 
 def _new_lock() -> None:
@@ -163,7 +155,7 @@ def _look(path: Path, mode: str) -> None:
         if there:
             raise NotAStoreError(f"{path} is a directory, but holds no simstore store (there is no {MARKER})")
         raise StoreNotFoundError(f"there is no store at {path}: mode='a' would create one")
-    strange = {name for name in there - _OURS if not name.startswith((TEMPORARY, COMPACTED))}
+    strange = {name for name in there - OURS if not name.startswith((TEMPORARY, COMPACTED))}
     if not is_store and strange:
         raise NotAStoreError(
             f"{path} is a directory with other files in it ({sorted(strange)[0]!r}) and no simstore store: choose an empty or "
@@ -251,18 +243,18 @@ def _open(
     Raises:
         CorruptStoreError: That copy is not there.
     """
-    last = None
+    names: list[str] = []
     while True:
         try:
             with guarded(path / MARKER, exclusive=False):
                 return _open_guarded(path, readonly, map_size, for_snapshot, instead_of)
         except MovedError as moved:
-            if moved.name == last:
+            if moved.name in names:
                 raise CorruptStoreError(
                     f"{path / DATA_FILE} was replaced by {moved.name}, which is missing: put that file back, or restore the "
                     "store from a backup"
                 ) from None
-            last = moved.name
+            names.append(moved.name)
             put_in_place(path, files, moved.name)
 
 
@@ -332,23 +324,34 @@ def _complete(opened: Opened, files: Files) -> None:
         content = json.dumps(marker).encode()
         temporary = write_file(files, path, [content], len(content))
         publish_file(files, temporary, path / MARKER)
+    remove_left_behind(opened, files)
 
-    def left_behind(txn: Any) -> list[Path]:
-        named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
-        named |= models.needed(txn, opened, files)
-        there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
-        there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
-        unnamed = [file for file in there if file not in named]
-        return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
 
-    def remove_unnamed(txn: Any) -> None:  # within a write transaction: nobody else is publishing just now
-        for file in left_behind(txn):
+def left_behind(txn: Any, opened: Opened, files: Files) -> list[Path]:
+    """The files that no transaction names, unless somebody is making them."""
+    path = opened.path
+    named = {path / SEGMENTS / record.file for record in opened.database.segments(txn)}
+    named |= models.needed(txn, opened, files)
+    there = [path / folder / name for folder in (SEGMENTS, EMBEDDERS) for name in files.list_dir(path / folder)]
+    there += [path / name for name in files.list_dir(path) if name.startswith(COMPACTED)]
+    unnamed = [file for file in there if file not in named]
+    return [file for file in unnamed if not file.name.startswith(TEMPORARY) or is_abandoned(file.name)]
+
+
+def remove_left_behind(opened: Opened, files: Files, among: Callable[[Path], bool] = lambda file: True) -> list[Path]:
+    """Removes the files that no transaction names, those of them that are among some; returns which."""
+
+    def unnamed(txn: Any) -> list[Path]:
+        return [file for file in left_behind(txn, opened, files) if among(file)]
+
+    def remove(txn: Any) -> list[Path]:  # within a write transaction: nobody else is publishing just now
+        for file in (found := unnamed(txn)):
             discard(files, file)
+        return found
 
     with opened.environment.reading() as txn:
-        is_clean = not left_behind(txn)
-    if not is_clean:
-        opened.environment.write(remove_unnamed)
+        is_clean = not unnamed(txn)
+    return [] if is_clean else opened.environment.write(remove)
 
 
 def require_writable(path: Path, readonly: bool, snapshot: str | None) -> None:

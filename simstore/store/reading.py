@@ -159,5 +159,7 @@ def item_of(core: Core, txn: Transaction, view: View, row: int, expected: Key | 
     """
     key, label, data = read_item(core.database.item(txn, row), row)
     if expected is not None and key != expected:
-        raise CorruptStoreError(f"key {expected!r} leads to the item of {key!r}: store.check() lists what else is damaged")
+        raise CorruptStoreError(
+            f"key {expected!r} leads to the item of {key!r}: check(deep=True) lists all damage, repair() mends it"
+        )
     return Item(key, label, data, core.database.vector(txn, row, view.schema.dim or 0))

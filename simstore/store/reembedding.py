@@ -74,7 +74,9 @@ class Reembedding(StoreBase):
         content = model_bytes(embedder)  # refused before anything is embedded
         record = models.with_checksum(record, content)
         with self._embedders.taking(embedder, record):
-            return Move(self._cores, embedder, record, content, inputs, int(batch_size or 64), progress).run()
+            done = Move(self._cores, embedder, record, content, inputs, int(batch_size or 64), progress).run()
+        self._remove_spare_models()
+        return done
 
     def _given_up(self, record: dict[str, Any]) -> Reembedded:
         """The store stays with the embedder that it has: what was staged for another is dropped.

@@ -1,5 +1,6 @@
 """Snapshots, within one transaction: taking, dropping, restoring and comparing them."""
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count
@@ -7,7 +8,7 @@ from itertools import chain, count
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import SnapshotExistsError, SnapshotNotFoundError
+from simstore.errors import CorruptStoreError, SnapshotExistsError, SnapshotNotFoundError
 from simstore.reports import Difference, Restored
 from simstore.storage import Database, Schema, SnapshotRecord, State, Transaction, steps
 from simstore.storage.records import Record
@@ -93,6 +94,7 @@ def restore(txn: Transaction, database: Database, name: str, now_s: float) -> Re
     lost, extra = rows_then, rows_now
     if is_same:
         lost, extra = np.setdiff1d(rows_then, rows_now), np.setdiff1d(rows_now, rows_then)
+        lost, extra = _without_equal(txn, database, lost, extra, snapshot.dim or 0)
     before = _of_now(txn, database, _undo_name(txn, database, name), f"what restore({name!r}) replaced", now_s)
     database.put_snapshot(txn, before)
     vectors = partial(database.vectors_of, txn, dim=snapshot.dim or 0)
@@ -107,6 +109,20 @@ def restore(txn: Transaction, database: Database, name: str, now_s: float) -> Re
     )
     steps.reached("restore.put")
     return Restored(undo=before.name, n_restored=len(lost), n_removed=len(extra))
+
+
+def _without_equal(
+    txn: Transaction, database: Database, lost: NDArray[np.uint64], extra: NDArray[np.uint64], dim: int
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """The rows without those that hold the same item: it was written anew, and stays."""
+    there, equal = _by_key(txn, database, extra, sound_only=True), []
+    for key, (row, record) in _by_key(txn, database, lost).items():
+        if key in there and there[key][1] == record:
+            with suppress(CorruptStoreError):  # a damaged vector equals none
+                if _same_vector(txn, database, row, there[key][0], dim):
+                    equal.append((row, there[key][0]))
+    pairs = np.array(equal, np.uint64).reshape(-1, 2)
+    return np.setdiff1d(lost, pairs[:, 0]), np.setdiff1d(extra, pairs[:, 1])
 
 
 def _undo_name(txn: Transaction, database: Database, name: str) -> str:
@@ -172,10 +188,19 @@ def _rows_at(txn: Transaction, database: Database, name: str) -> tuple[NDArray[n
     return alive_at(txn, database, snapshot).rows(0, snapshot.next_row), snapshot.dim or 0
 
 
-def _by_key(txn: Transaction, database: Database, rows: NDArray[np.uint64]) -> dict[_Typed, tuple[int, Record]]:
-    numbers = rows.tolist()
-    records = database.records(txn, numbers)
-    return {(type(record[0]), record[0]): (row, record) for row, record in zip(numbers, records, strict=True)}
+def _by_key(
+    txn: Transaction, database: Database, rows: NDArray[np.uint64], *, sound_only: bool = False
+) -> dict[_Typed, tuple[int, Record]]:
+    found = {}
+    for row in rows.tolist():
+        try:
+            (record,) = database.records(txn, [row])
+        except CorruptStoreError:
+            if sound_only:
+                continue
+            raise
+        found[type(record[0]), record[0]] = row, record
+    return found
 
 
 def _same_vector(txn: Transaction, database: Database, row_a: int, row_b: int, dim: int) -> bool:

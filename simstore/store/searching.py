@@ -128,7 +128,7 @@ class Searching(StoreBase):
         def vectors(schema: Schema) -> Vectors:
             if given is None:
                 return arguments.vectors_of(listed, schema.dim, what="queries")
-            return arguments.embedded(self._embedders.of(schema).embed(given), len(given), schema.dim)
+            return arguments.embedded(self._embedded(schema, given), len(given), schema.dim)
 
         def search(core: Core, ready: Vectors, schema: Schema) -> BatchHits:
             n_threads = thread_count(threads, len(ready))
@@ -174,7 +174,7 @@ class Searching(StoreBase):
         def vector(schema: Schema) -> Vectors:
             if input is None:
                 return arguments.vector_of(listed, schema.dim)
-            return arguments.embedded(self._embedders.of(schema).embed([input]), 1, schema.dim)
+            return arguments.embedded(self._embedded(schema, [input]), 1, schema.dim)
 
         return vector
 
@@ -182,8 +182,8 @@ class Searching(StoreBase):
         """search(core, prepared queries, their schema), with queries made for what the store is now."""
         while True:
             schema = self._view().schema
-            ready = prepared_queries(made(schema), METRICS[schema.metric])
             try:
+                ready = prepared_queries(made(schema), METRICS[schema.metric])
                 return self._run(partial(_searched, search, ready, schema))
             except OutdatedError:
                 continue

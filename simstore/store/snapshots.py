@@ -63,6 +63,7 @@ class Snapshots(StoreBase):
         self._check_writable()
         arguments.check_snapshot_name(name)
         self._written(lambda txn, core: remembering.drop(txn, core.database, name))
+        self._remove_spare_models()
 
     def restore(self, name: str) -> Restored:
         """Makes a snapshot's state the present again, in one transaction.

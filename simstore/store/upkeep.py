@@ -1,9 +1,9 @@
-"""Upkeep: optimize, compact, backup, check."""
+"""Upkeep: optimize, compact, backup, check, repair."""
 
 import os
 from pathlib import Path
 
-from simstore.reports import Compacted, Problem, Stats
+from simstore.reports import Compacted, Problem, Repaired, Stats
 from simstore.storage import DATA_FILE
 from simstore.store import opening
 from simstore.store.backup import backup_store
@@ -11,7 +11,9 @@ from simstore.store.base import StoreBase
 from simstore.store.checking import check_store
 from simstore.store.compaction import compact_database
 from simstore.store.core import Core
+from simstore.store.findings import Look
 from simstore.store.indexing import add_index, drop_index
+from simstore.store.repairing import repair_store
 from simstore.types import Progress
 from simstore.where.paths import path_of
 
@@ -115,11 +117,52 @@ class Upkeep(StoreBase):
         """Looks for what other processes have written. Every call does so by itself: this is never needed."""
         self._view()
 
-    def check(self) -> list[Problem]:
-        """Compares everything on disk with its checksums and with everything else; reads all of it.
+    def check(self, *, deep: bool = False, progress: Progress | None = None) -> list[Problem]:
+        """Looks for damage. Only ``deep=True`` can tell that a store is sound.
+
+        By default it looks at what is quickly read, however many vectors there are: LMDB's pages, the state, the log, the
+        tombstones, the snapshots' records, how many entries the tables have, the segments' records, sizes and headers, the
+        embedder's file. A damaged item or vector, or one in the middle of a segment, is not seen.
+
+        Args:
+            deep: Read everything, and compare it with its checksums and with everything else: all items and vectors, also
+                those that only snapshots see, all postings, all segments, the files in the directory.
+            progress: Called as progress(stage, done, total) now and then.
 
         Returns:
-            What is wrong; an empty list for a sound store.
+            What is wrong, at most a hundred problems of a kind and how many more there are; an empty list if nothing is.
         """
         self._check_usable()
-        return self._run(lambda core: check_store(core.environment, core.database, self._files, self._path))
+        return self._run(lambda core: check_store(self._look(core, progress), deep=deep))
+
+    def repair(self, *, progress: Progress | None = None) -> Repaired:
+        """Mends what check(deep=True) finds. What cannot be mended is taken out of the store, its bytes kept in a file.
+
+        Everything that can be told from something else is made anew: postings, counts, the log, the state, tombstones,
+        segments. A single flipped bit is set right, since the checksum tells which one it was. An item or vector that is
+        damaged beyond that is removed, from the snapshots, too, so that the rest works; first its bytes are written to a file
+        in the store's directory ``quarantine``. A sound store is not touched. Writes wait meanwhile; reads go on, in every
+        process.
+
+        Args:
+            progress: Called as progress(stage, done, total) now and then.
+
+        Returns:
+            Repaired(rebuilt, quarantined, quarantine, unrepaired).
+
+        Raises:
+            ReadOnlyStoreError: The store was opened to be read.
+            StorageFullError, StorageError: The database is as it was.
+
+        Example:
+            >>> import simstore, numpy as np, tempfile
+            >>> with simstore.open(tempfile.mkdtemp()) as store:
+            ...     _ = store.add(["a", "b"], np.eye(2))
+            ...     store.repair().unrepaired
+            []
+        """
+        self._check_writable()
+        return self._run(lambda core: repair_store(core, self._look(core, progress)))
+
+    def _look(self, core: Core, progress: Progress | None) -> Look:
+        return Look(core.environment, core.database, self._files, self._path, progress)

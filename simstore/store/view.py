@@ -169,6 +169,8 @@ class Views:
         database = self._database
         Environment.refuse_moved(txn)
         state, schema = database.state(txn), database.schema(txn)
+        if old is not None and old.state.repaired_seq != state.repaired_seq:
+            old = None  # what was known of it holds no longer
         if self._snapshot is not None:
             state, schema, first_row, alive = self._remembered(txn, self._snapshot, old, state, schema)
             kept = alive

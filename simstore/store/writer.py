@@ -54,10 +54,10 @@ class Writer:
             KeyExistsError: One of the keys is in the store.
             EmbedderMismatchError: The store has gone over to another embedder than the one that made the vectors.
         """
-        batch, vectors, _ = items
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> list[Key]:
-            state, schema = self._begin(txn, items)
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.live_rows(txn, keys.encoded)
             if any(row is not None for row in live):
@@ -72,10 +72,10 @@ class Writer:
 
     def upsert(self, items: NewItems) -> Counts:
         """Writes items, replacing those whose key is in the store; errors as in add, but for keys."""
-        batch, vectors, _ = items
+        batch, vectors, made_by = items
 
         def work(txn: Transaction) -> Counts:
-            state, schema = self._begin(txn, items)
+            state, schema = self._begin(txn, vectors.shape[1], made_by)
             keys = batch.keys or _numbered(state, len(batch))
             live = self._database.verified_rows(txn, keys.encoded)
             self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
@@ -158,11 +158,10 @@ class Writer:
         steps.reached("write.committed")
         return result
 
-    def _begin(self, txn: Transaction, items: NewItems) -> tuple[State, Schema | None]:
+    def _begin(self, txn: Transaction, dim: int, made_by: str | None = None) -> tuple[State, Schema | None]:
         """The state before; and the schema to put, where these are the first vectors ever and settle the store's width."""
         schema: Schema = self._database.schema(txn)
-        dim = items.vectors.shape[1]
-        if items.made_by is not None and items.made_by != schema.fingerprint:
+        if made_by is not None and made_by != schema.fingerprint:
             raise EmbedderMismatchError("the store has gone over to another embedder than the one that made these vectors")
         if schema.dim is None:
             return self._database.state(txn), replace(schema, dim=dim)

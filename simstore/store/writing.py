@@ -10,6 +10,7 @@ from simstore.metrics import METRICS
 from simstore.store import arguments, opening
 from simstore.store.base import StoreBase
 from simstore.store.core import Core
+from simstore.store.request import OutdatedError
 from simstore.store.writer import UNCHANGED, Writer
 from simstore.types import Counts, Key
 from simstore.where import Where, where_of
@@ -110,10 +111,9 @@ class Writing(StoreBase):
         if inputs is not None and not arguments.is_single(keys):
             inputs, labels, data = _listed(inputs), _listed(labels), _listed(data)
         while True:
-            items = self._new_items(keys, vectors, inputs, labels, data)
             try:
-                return self._run(partial(_written, write, items))
-            except EmbedderMismatchError:  # only inputs are embedded
+                return self._run(partial(_written, write, self._new_items(keys, vectors, inputs, labels, data)))
+            except OutdatedError:  # only inputs are embedded
                 continue
 
     def _new_items(self, keys: Any, vectors: Any, inputs: Any, labels: Any, data: Any) -> arguments.NewItems:
@@ -130,10 +130,9 @@ class Writing(StoreBase):
             checked = arguments.vectors_of(vectors, schema.dim, single=single)
             batch = arguments.batch_of(named, labels, data, len(checked), single=single)
         else:
-            embedder = self._embedders.of(schema)
             given = [inputs] if single else arguments.sized("inputs", inputs)
             batch = arguments.batch_of(named, labels, data, len(given), single=single)
-            checked = arguments.embedded(embedder.embed(given), len(batch), schema.dim)
+            checked = arguments.embedded(self._embedded(schema, given), len(batch), schema.dim)
         if checked.shape[1] > opening.MAX_DIM:
             raise InvalidVectorError(f"vectors of {checked.shape[1]} numbers: {opening.MAX_DIM} is the most")
         prepared(checked, METRICS[schema.metric], "vectors" if len(checked) == 1 else "vector")
@@ -141,7 +140,10 @@ class Writing(StoreBase):
 
 
 def _written(write: Callable[[Writer, arguments.NewItems], T], items: arguments.NewItems, core: Core) -> T:
-    return write(core.writer, items)
+    try:
+        return write(core.writer, items)
+    except EmbedderMismatchError:
+        raise OutdatedError from None
 
 
 def _listed(values: Any) -> Any:

@@ -1,0 +1,90 @@
+"""repair(): the state, and which rows are gone for good."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.errors import CorruptStoreError
+from simstore.storage import SegmentRecord, SnapshotRecord, State
+from simstore.storage.history import PURGED_CHUNK, purged_in
+from simstore.storage.records import created_seq_of, read_record, unsealed
+from simstore.store.repair_base import Repair
+from simstore.store.survey import Survey
+
+__all__ = ["mended_purged", "mended_state"]
+
+_JUMP = 1 << 32  # a lost seq is told anew this far above all that are known: no process knows a later state
+
+
+def mended_state(repair: Repair) -> State:
+    """The state as it is stored; where that cannot be read, what the tables tell of it."""
+    raw = repair.database.raw_state(repair.txn)
+    if raw is not None:
+        try:
+            return State.of(raw)
+        except CorruptStoreError:
+            repair.note("state")
+            mended = repair.mender.sealed(raw, 0)
+            if mended is not None:
+                return State.of(mended)
+    repair.note("state")
+    next_row, seq = _known_rows(repair)
+    has_snapshots = bool(repair.database.n_entries(repair.txn, "snapshots"))
+    return State(seq=seq + _JUMP, next_row=next_row, snapshots_seq=seq + _JUMP if has_snapshots else 0)
+
+
+def _known_rows(repair: Repair) -> tuple[int, int]:
+    """The row after the last that anything sound names, and the newest seq."""
+    txn, database = repair.txn, repair.database
+    rows, seqs = [0], [0]
+    for first_row, value in database.segment_values(txn):
+        try:
+            rows.append(SegmentRecord.of(value, first_row).last_row + 1)
+        except CorruptStoreError:
+            continue
+    for name, value in database.snapshot_values(txn):
+        try:
+            snapshot = SnapshotRecord.of(value, name)
+        except CorruptStoreError:
+            continue
+        rows.append(snapshot.next_row)
+        seqs.append(snapshot.seq)
+    for row, value in database.tombstone_values(txn):
+        try:
+            seqs.append(int.from_bytes(unsealed(value, "", row), "big"))
+            rows.append(row + 1)
+        except CorruptStoreError:
+            continue
+    try:
+        n_purged = len(database.purged(txn))
+    except CorruptStoreError:
+        n_purged = 0
+    n_rows = n_purged + database.n_entries(txn, "items")  # in a sound store there are no others
+    for row, value in database.items(txn):
+        try:
+            read_record(value, row)
+            seqs.append(created_seq_of(value))
+            rows.append(row + 1)
+        except CorruptStoreError:
+            rows.append(row + 1 if row < n_rows else 0)
+    return max(rows), max(seqs)
+
+
+def mended_purged(repair: Repair, found: Survey) -> NDArray[np.bool_]:
+    """bool [n_rows], the rows that are gone for good. Where their list cannot be read, those without an item are."""
+    n_rows = len(found.there)
+    purged = np.zeros(n_rows, bool)
+    for key, value in list(repair.database.raw(repair.txn, "purged")):
+        first = int.from_bytes(key, "big")
+        try:
+            rows = purged_in(first, value)
+        except CorruptStoreError:
+            repair.note("purged")
+            mended = repair.mender.sealed(value, first)
+            if mended is not None:
+                rows = purged_in(first, mended)
+            else:
+                rows = (np.flatnonzero(~found.there[first : first + PURGED_CHUNK]) + first).astype(np.uint64)
+        if len(rows) and int(rows[-1]) >= n_rows:
+            repair.note("purged")
+        purged[rows[rows < np.uint64(n_rows)]] = True
+    return purged
