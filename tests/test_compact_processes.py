@@ -136,10 +136,12 @@ def test_who_has_the_store_open_goes_over(
         turns[name]()
         reader.do("holds", items=shared.items)
     assert_remembers(shared.store, shared.world, 1)
+    left = [copy.name for copy in shared.path.glob("compacted-*")]
+    assert len(left) == (step == "compact.copied" and first != "opener")  # the next open removes it
     for agent in others:
-        assert agent.do("check") == []
+        assert [problem for problem in agent.do("check") if not any(name in problem for name in left)] == []
         agent.do("close")
-    assert shared.store.check() == []
+    assert [problem for problem in shared.store.check(deep=True) if not any(name in problem.what for name in left)] == []
     if step != "compact.copied" or first == "opener":
         assert (shared.path / "data.mdb").stat().st_ino != old
     shared.store.close()
@@ -315,7 +317,7 @@ def test_check_looks_at_the_newest_database(others: list[Agent], shared: Shared)
     shared.do(deleting(list(shared.items)))
     others[0].do("open", path=shared.path)
     others[0].do("compact")
-    assert shared.store.check() == []
+    assert shared.store.check(deep=True) == []
     others[0].do("close")
 
 
