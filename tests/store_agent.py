@@ -94,7 +94,7 @@ class _Agent:
         assert_finds(self.store, model, 1)
 
     def check(self) -> list[str]:
-        return [str(problem) for problem in self.store.check()]
+        return [str(problem) for problem in self.store.check(deep=True)]
 
     def write_on(self, board: str, place: int, seconds: float) -> int:
         return write_on(self.store, Board(Path(board)), place, seconds)

@@ -302,7 +302,7 @@ class WholeMachine(StoreMachine):
                 self.agrees(copy, self.model, condition, k, seed, exact=not seed % 3)
             assert {one.name: one.count for one in copy.snapshots()} == {name: len(s) for name, s in self.snapshots.items()}
             assert set(copy.info().indexed_fields) == set(self.store.info().indexed_fields)
-            assert copy.check() == []
+            assert copy.check(deep=True) == []
         shutil.rmtree(target)
 
     # -- a second process ------------------------------------------------------------------------------------------------
