@@ -211,7 +211,8 @@ def test_killed_at_random(server: Server, tmp_path: Path) -> None:
 def test_killed_at_random_many_times(server: Server, tmp_path: Path) -> None:
     n_calls, n_pending = random_kills(server, tmp_path, 200, seed=2)
     assert n_calls.total() > 1500 and n_pending.total() > 100
-    assert n_calls.keys() == n_pending.keys() == KINDS and min(n_calls.values()) > 30, (n_calls, n_pending)
+    assert n_calls.keys() == KINDS and min(n_calls.values()) > 15, n_calls
+    assert n_pending.keys() >= {"snapshot", "restore", "compact", "upsert"}, n_pending
 
 
 def test_a_killed_store_can_be_made_with_mode_w(server: Server, tmp_path: Path) -> None:
