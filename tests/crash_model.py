@@ -265,8 +265,9 @@ def assert_holds(store: Store, model: Model) -> None:
     for _, label, _ in model.values():
         labels[label] = labels.get(label, 0) + 1
     assert store.labels() == labels
-    for n in sorted(data["n"] for _, _, data in model.values() if isinstance(data, dict))[:: max(1, len(model) // 3)]:
-        chosen = [key for key, (_, _, data) in model.items() if isinstance(data, dict) and data["n"] >= n]
+    numbers = {key: data["n"] for key, (_, _, data) in model.items() if isinstance(data, dict) and "n" in data}
+    for n in sorted(numbers.values())[:: max(1, len(model) // 3)]:
+        chosen = [key for key, number in numbers.items() if number >= n]
         assert sorted(map(str, chosen)) == sorted(str(item.key) for item in store.scan(where=simstore.field("n") >= n))
 
 
