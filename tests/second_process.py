@@ -13,10 +13,15 @@ from simstore import BatchHits, Hits, Item, SimstoreError
 class SecondProcess:
     """Another process' Store: ``call("search", query, 3, where=…)`` does what the store's method does there."""
 
-    def __init__(self, path: Path, **options: Any) -> None:
+    def __init__(self, path: Path | None = None, **options: Any) -> None:
         command = [sys.executable, __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._ask((str(path), options))
+        if path is not None:
+            self.open(path, **options)
+
+    def open(self, path: Path, **options: Any) -> None:
+        """Opens a store there, in place of the one before."""
+        self._ask(("open", (str(path),), options))
 
     def _ask(self, what: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None
@@ -36,7 +41,11 @@ class SecondProcess:
         try:
             self._ask(("close", (), {}))
         finally:
-            self._process.communicate(timeout=60)
+            self.end()
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._process.communicate(timeout=60)
 
     def __enter__(self) -> "SecondProcess":
         return self
@@ -57,7 +66,7 @@ def plain(result: Any) -> Any:
 
 
 def main() -> None:
-    """Opens the store named in the first message, then calls what each further one says."""
+    """Does what each message says: a name, arguments and options."""
     store: Any = None
     while True:
         try:
@@ -65,12 +74,11 @@ def main() -> None:
         except EOFError:
             return
         try:
-            if store is None:
-                path, options = message
-                store = simstore.open(path, background=False, **options)
+            name, args, options = message
+            if name == "open":
+                store = simstore.open(*args, background=False, **options)
                 answer = "opened", None
             else:
-                name, args, options = message
                 answer = "returned", plain(getattr(store, name)(*args, **options))
         except SimstoreError as err:
             answer = "raised", type(err)(str(err))

@@ -115,12 +115,12 @@ def test_the_map_grows_many_times_beside_readers(tmp_path: Path, monkeypatch: py
     assert len(sizes) >= 3 and max(sizes) >= 4 << 20
     assert_holds(store, model)
     assert_finds(store, model, 1)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     assert_tidy(tmp_path / "s.sim", store)
     store.close()
     with open_growing(tmp_path / "s.sim") as again:  # the file is longer than the map that is asked for
         assert_holds(again, model)
-        assert again.check() == []
+        assert again.check(deep=True) == []
 
 
 def test_the_map_grows_while_a_segment_is_published(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_map_grows_while_a_segment_is_published(tmp_path: Path) -> None:
     assert len(grown) > 3
     assert_holds(store, model)
     assert_finds(store, model, 3)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.close()
 
 
@@ -179,7 +179,7 @@ def refuse_beside_readers(directory: str) -> None:
     done.set()
     for thread in readers:
         thread.join()
-    assert len(store) == 600 and store.check() == []
+    assert len(store) == 600 and store.check(deep=True) == []
     store.close()
     assert float(np.median(seconds)) < 0.25, seconds
 
@@ -219,7 +219,7 @@ def test_another_process_makes_the_map_grow(tmp_path: Path) -> None:
         assert child.returncode == 0
         assert len(store) == 1 + min(n, 50) + 900
         assert map_size_of(store) > before
-        assert store.check() == []
+        assert store.check(deep=True) == []
 
 
 # -- the size of data.mdb -------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ try:
 except CorruptStoreError as err:
     print(err)
     sys.exit(3)
-print(sum(len(item.vector) for item in store.scan()), store.check(), len(store.search([1.0] * 8, 1000)))
+print(sum(len(item.vector) for item in store.scan()), store.check(deep=True), len(store.search([1.0] * 8, 1000)))
 store.close()
 """
 
@@ -331,7 +331,7 @@ def test_no_sound_store_is_refused_for_its_size(tmp_path: Path, monkeypatch: pyt
         check_size(path / "data.mdb")
     if held is not None:
         held.__exit__(None, None, None)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.close()
     simstore.open(path).close()
 
@@ -404,10 +404,10 @@ for _ in range(2):
     with simstore.open(path, metric="l2") as store:
         store.upsert(list(range(50)), rng.standard_normal((50, 8)), labels=["x"] * 50)
         store.optimize()
-        store.search(rng.standard_normal(8)), list(store.scan()), store.check(), store.info(), store.labels()
+        store.search(rng.standard_normal(8)), list(store.scan()), store.check(deep=True), store.info(), store.labels()
         store.delete(3)
 with simstore.open(path, mode="r") as store:
-    store.check()
+    store.check(deep=True)
 for event, name in sorted(names):
     print(event, name)
 """
@@ -469,7 +469,7 @@ def test_two_processes_make_one_store_at_once(tmp_path: Path) -> None:
                 assert_tidy(tmp_path / f"{i}.sim", store)
                 keys = {item.key for item in store.scan()}
                 assert keys == {*(f"{name}-{j}" for name in "ab" for j in range(5)), 0, 1}
-                assert store.check() == []
+                assert store.check(deep=True) == []
 
 
 def test_threads_make_one_store_at_once(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def open_in_threads(directory: str) -> None:
         assert len(opened) == 1
         assert {type(error) for error in refused} <= {AlreadyOpenError}, refused
         opened[0].add(["a"], np.ones((1, 8)))
-        assert opened[0].check() == []
+        assert opened[0].check(deep=True) == []
         opened[0].close()
 
 

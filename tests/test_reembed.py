@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worlds import DIMS, WEIGHTS, Counted, Kept, World, assert_holds, embedder, inputs_of, raising_at, world_of, write
 
 import simstore
-from simstore import Difference, Item, Reembedded, Store
+from simstore import Difference, Item, Reembedded, Repaired, Store
 from simstore.embedders import FunctionEmbedder
 from simstore.errors import (
     CorruptStoreError,
@@ -126,7 +126,7 @@ def test_a_store_without_items(stores: OpenStore, dim: int | None, world: World)
     write(store, world)
     assert_holds(store, world, "a")
     store.restore("empty")
-    assert len(store) == 0 and store.check() == []
+    assert len(store) == 0 and store.check(deep=True) == []
     store.restore(undo)
     assert_holds(store, world, "b")
 
@@ -353,7 +353,7 @@ def test_changes_and_compact_between_two_calls(full: Store, world: dict[str | in
     full.delete(["k0", "k70"])
     write(full, {"k1": world["k2"], "k71": world["k2"], "new": world["k2"]})
     full.compact()
-    assert full.check() == []
+    assert full.check(deep=True) == []
     rest = Counted("b")
     assert full.reembed(embedder("b", rest), batch_size=20) == Reembedded(99, 10, 58)
     assert sum(rest.sizes) == 99 - 58
@@ -414,9 +414,9 @@ def test_damage_in_what_is_staged(full: Store, world: World, what: str) -> None:
                 cursor.put(key, value[:-1] + bytes([value[-1] ^ 1]))
 
     full._core.environment.write(damage)
-    problems = full.check()
+    problems = full.check(deep=True)
     assert [problem.where for problem in problems] == ["staged"] and "reembed() again" in problems[0].remedy
-    assert [problem.where for problem in full.repair().unrepaired] == ["staged"]
+    assert full.repair() == Repaired(["staged"], [], None, [])
     assert full.reembed(embedder("b")).n_resumed == (59 if what == "vector" else 0)
     assert_holds(full, world, "b")
 
@@ -517,9 +517,9 @@ def test_models_stay_while_somebody_needs_them(stores: OpenStore, world: World, 
     b.path.write_text("the same, written by another Keras")
     undo = store.restore("before").undo
     store.reembed(b)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.restore(undo)
-    assert store.check() == []  # that snapshot knows the new file
+    assert store.check(deep=True) == []  # that snapshot knows the new file
     for snapshot in store.snapshots():
         store.delete_snapshot(snapshot.name)
     assert models(store) == ["f-b.keras"]
@@ -570,7 +570,7 @@ def test_a_lost_model_of_a_snapshot_is_listed(stores: OpenStore, world: World, t
     path = Path(store.info().path, "embedder", "f-a.keras")
     content = path.read_bytes()
     path.write_bytes(b"x")
-    (problem,) = store.check()
+    (problem,) = store.check(deep=True)
     assert problem.where == "embedder" and "backup" in problem.remedy
     path.write_bytes(content)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ailing
+import damaged
 import lmdb
 import msgpack
 import numpy as np
@@ -20,7 +21,7 @@ from ailing import Past, change, copy_of, entries, flip, garble, open_at, rekey,
 from numpy.typing import NDArray
 
 from simstore import Repaired, Store, field
-from simstore.errors import CorruptStoreError, ReadOnlyStoreError, StorageFullError
+from simstore.errors import CorruptStoreError, ReadOnlyStoreError, SimstoreError, StorageFullError
 from simstore.storage import LocalFiles, steps
 from simstore.storage.encoding import encode_key
 from simstore.storage.schema import Epoch
@@ -282,6 +283,66 @@ def test_a_damaged_vector_goes_to_quarantine(row: int, copied: tuple[Path, Past]
     assert wrong_but_for_row(path, past, key, row) is None
 
 
+def test_a_vector_of_which_a_segment_has_a_copy(copied: tuple[Path, Past]) -> None:
+    path, past = copied
+    for row in (IN_SEGMENT, SEEN, 399):
+        garble_vector(path, row)
+    with open_at(path, mode="r") as store:
+        assert found_by(store) == {"vectors"}
+    assert repaired(path) == Repaired(["vectors"], [], None, [])
+    assert wrong_with(path, past) is None
+
+
+def test_runs_of_vectors_of_which_a_segment_has_copies(copied: tuple[Path, Past]) -> None:
+    path, past = copied
+    change(path, "vectors", row_key(60), lambda value: value[: 100 * RECORD + 30])
+    change(path, "vectors", row_key(0), None)
+    with open_at(path, mode="r") as store:
+        assert len(store.check(deep=True)) == 101
+    assert repaired(path) == Repaired(["vectors"], [], None, [])
+    assert wrong_with(path, past) is None
+
+
+def test_copies_of_unit_vectors_serve_if_their_checksum_matches(tmp_path: Path) -> None:
+    path = tmp_path / "s.sim"
+    vectors = np.random.default_rng(3).standard_normal((300, ailing.DIM)).astype(np.float32)
+    vectors[:150] = 0
+    vectors[range(150), np.arange(150) % ailing.DIM] = 1.0  # unit vectors, many of them equal
+    with open_at(path, metric="cosine") as store:
+        store.add(range(300), vectors)
+        store.optimize()
+    for row in (20, 200):
+        garble_vector(path, row)
+    done = repaired(path)
+    assert done.rebuilt == ["vectors"] and [one.key for one in done.quarantined] == [200]
+    with open_at(path) as store:
+        assert store.get(20).vector.tolist() == vectors[20].tolist()
+
+
+@pytest.mark.parametrize("bit", [3, 5, 7])
+@pytest.mark.parametrize("table", ["items", "keys", "tombstones"])
+def test_an_entry_of_a_wrong_size(table: str, bit: int, copied: tuple[Path, Past]) -> None:
+    """Nothing is changed on its page: that would damage the entries beside it."""
+    path, past = copied
+    row = SEEN if table == "tombstones" else IN_SEGMENT
+    key, value = next(entry for entry in entries(path, table) if row_key(row) in entry)
+    content = bytearray((path / "data.mdb").read_bytes())
+    place = content.find(key + value)
+    while place >= 0:
+        content[place - 8] ^= 1 << bit  # the size of the value
+        place = content.find(key + value, place + 1)
+    (path / "data.mdb").write_bytes(content)
+    with open_at(path, mode="r") as store:
+        assert table in {problem.where for problem in store.check() if "size" in problem.what} or "data.mdb" in found_by(store)
+        is_readable = "data.mdb" not in found_by(store)
+    done = repaired(path)
+    if is_readable:
+        assert table in done.rebuilt and done.unrepaired == []
+        assert [one.row for one in done.quarantined] == ([row] if table == "items" else [])
+        key = next(key for key in [*past.now, *past.snapshots["monday"]] if past.rows.get(key) == IN_SEGMENT)
+        assert wrong_with(path, past, {key} if table == "items" else set()) is None
+
+
 @pytest.mark.parametrize("row", [IN_SEGMENT, IN_TAIL, SEEN, ALONE])
 def test_a_missing_item_is_told(row: int, copied: tuple[Path, Past]) -> None:
     path, past = copied
@@ -343,6 +404,20 @@ def test_much_damage_at_once(copied: tuple[Path, Past]) -> None:
     }
     now = {key: item for key, item in past.now.items() if key not in keys}
     assert wrong_with(path, Past(now, snapshots, past.rows)) is None
+
+
+def test_a_tombstone_that_nobody_knows_of(copied: tuple[Path, Past]) -> None:
+    """Who is alive again is not known; that somebody is, the count tells."""
+    path, past = copied
+    change(path, "tombstones", row_key(UNSEEN), None)
+    with ailing.editing(path) as (txn, tables):
+        txn.drop(tables("log"), delete=False)
+    done = repaired(path)
+    assert any("1 items that had been deleted" in what for what in done.rebuilt)
+    with open_at(path) as store:
+        (back,) = {item.key for item in store.scan()} - past.now.keys()
+        store.delete(back)
+    assert wrong_with(path, past) is None
 
 
 # -- what is left to the user ------------------------------------------------------------------------------------------
@@ -666,7 +741,7 @@ def damage_at_random(path: Path, seed: int) -> None:
             if new not in dict(stored):
                 rekey(path, table, key, new)
             continue
-        if rng.integers(8) == 0:
+        if rng.integers(8) == 0 and table not in ("tombstones", "log"):  # nobody can tell what died
             change(path, table, key, None, value if table in ("keys", "labels", "fields") else None)
         else:
             with suppress(lmdb.Error):
@@ -722,3 +797,40 @@ def test_random_damage(first: int, template: tuple[Path, Past], tmp_path: Path) 
 def test_much_random_damage(template: tuple[Path, Past], tmp_path: Path) -> None:
     for seed in range(1000, 2000):
         check_random_damage(template, tmp_path / "store.sim", seed)
+
+
+def after_a_flip(path: Path, past: Past) -> tuple[str, str]:
+    """Repairs a store of which a bit was flipped anywhere: ("sound" | "mended" | "unrepaired" | "raised" | "wrong", details)."""
+    try:
+        store = open_at(path)
+    except SimstoreError as err:
+        return "raised", str(err)
+    found, done, again = store.check(deep=True), store.repair(), store.repair()
+    left = store.check(deep=True)
+    store._finalizer()
+    if left != done.unrepaired or again != Repaired([], [], None, left):
+        return "wrong", f"{done}, then {again}"
+    if done.unrepaired:
+        return "unrepaired", str(done)
+    what = None if done.quarantined else wrong_with(path, past)
+    return ("mended" if found else "sound", str(done)) if what is None else ("wrong", f"{found}, {done}: {what}")
+
+
+def run_flips(template: tuple[Path, Past], tmp_path: Path, seeds: range) -> None:
+    kinds = set()
+    for seed in seeds:
+        path = copy_of(template[0], tmp_path / "store.sim")
+        where = damaged.flip_one(path, seed)
+        kind, what = damaged.in_child(lambda path=path: after_a_flip(path, template[1]), tmp_path / "result.json")  # type: ignore[misc]
+        assert kind in ("sound", "mended", "unrepaired", "raised"), (seed, where, kind, what)
+        kinds.add(kind)
+    assert {"sound", "mended"} <= kinds
+
+
+def test_flips_anywhere(template: tuple[Path, Past], tmp_path: Path) -> None:
+    run_flips(template, tmp_path, range(30))
+
+
+@pytest.mark.slow
+def test_many_flips_anywhere(template: tuple[Path, Past], tmp_path: Path) -> None:
+    run_flips(template, tmp_path, range(2000, 3000))

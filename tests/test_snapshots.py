@@ -40,7 +40,7 @@ from simstore.errors import (
 )
 from simstore.storage import steps
 from simstore.store import core as cores
-from simstore.store import maintenance
+from simstore.store import guard, maintenance
 
 Model = dict[Any, tuple[Any, Any, NDArray[np.float32]]]
 """Label, data and vector of each key, in the order of writing."""
@@ -562,7 +562,7 @@ def test_restore_and_undo(stores: OpenStore) -> None:
     assert_holds(store, then, in_order=False)
     assert_difference(store, "s", "now", then, then)
     assert_difference(store, result.undo, "now", now, then)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     again = store.restore("s")
     assert (again.n_restored, again.n_removed) == (0, 0)
     assert_holds(store, then, in_order=False)
@@ -588,7 +588,7 @@ def test_restore_after_compact_and_long_after(stores: OpenStore) -> None:
         delete(store, model, list(model)[:30])
         upsert(store, model, range(50 * round_, 50 * round_ + 100), shift=round_)
         store.compact()
-        assert store.check() == []
+        assert store.check(deep=True) == []
     before = dict(model)
     undo = store.restore("s").undo
     assert_holds(store, then, in_order=False)
@@ -662,7 +662,7 @@ def test_restore_of_what_is_damaged(tmp_path: Path) -> None:
     store.delete_snapshot("s")
     store.compact()
     assert_holds(store, model)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.close()
 
 
@@ -693,7 +693,7 @@ def test_restore_of_what_was_sound_then(tmp_path: Path) -> None:
     assert_holds(store, then, in_order=False)
     store.delete_snapshot(result.undo)
     store.compact()
-    assert store.check() == []
+    assert store.check(deep=True) == []
     store.close()
 
 
@@ -807,7 +807,7 @@ def test_compact_gives_space_back(stores: OpenStore) -> None:
     assert result.before_size_bytes == before and result.after_size_bytes == size_of(path) < before / 4
     assert {stage for stage, _, _ in done} >= {"compact"} and done[-1][1] == done[-1][2]
     assert_holds(store, model)
-    assert store.check() == []
+    assert store.check(deep=True) == []
     assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb", "segments", "store.json"]
     with open("/proc/self/maps") as maps:
         gc.collect()
@@ -880,6 +880,23 @@ def test_what_runs_across_a_compact(stores: OpenStore) -> None:
     store = stores(path)
     store.compact()
     assert_holds(third, then)
+    assert_holds(store, model)
+
+
+def test_the_last_snapshot_of_a_replaced_database_closes(stores: OpenStore) -> None:
+    """Which keeps nothing from being read by what the store began before it went over to the new one."""
+    store = stores(metric="l2")
+    model: Model = {}
+    upsert(store, model, range(700))
+    store.snapshot("s")
+    past = stores(store.info().path, snapshot="s")
+    scan = store.scan()
+    next(scan)
+    before = dict(model)
+    delete(store, model, list(model)[600:])
+    store.compact()
+    past.close()
+    assert [item.key for item in scan] == list(before)[1:]
     assert_holds(store, model)
 
 
@@ -975,7 +992,7 @@ def test_threads_search_and_write_across_compacts(tmp_path: Path, background: bo
             thread.join(60)
     assert failures == []
     assert calls > 5
-    assert store.check() == []
+    assert store.check(deep=True) == []
     past.close()
     store.close()
     assert not [name for name in os.listdir(path) if name.startswith(("tmp-", "compacted-"))]
@@ -1025,6 +1042,54 @@ def test_a_copy_that_is_missing(with_snapshot: Any, stores: OpenStore) -> None:
     stores(path)
 
 
+@pytest.mark.parametrize("step", ["compact.committed", "compact.unlocked", "compact.renamed"])
+def test_a_compact_that_is_cut_off_late(stores: OpenStore, step: str) -> None:
+    """The copy is the store as soon as the transaction has committed; whoever comes next goes over to it."""
+    store = stores(metric="l2")
+    path = store.info().path
+    model: Model = {}
+    upsert(store, model, range(60))
+    store.snapshot("s")
+    then = dict(model)
+    past = stores(path, snapshot="s")
+    delete(store, model, list(model)[:20])
+    for _ in range(2):
+        with failing_at(step), pytest.raises(ZeroDivisionError):
+            store.compact()
+        assert_holds(past, then)
+        upsert(store, model, range(50, 70), shift=len(model))
+        assert_holds(store, model)
+    with failing_at(step), pytest.raises(ZeroDivisionError):
+        store.compact()
+    store.close()  # neither has noticed
+    past.close()
+    for mode in ("r", "a"):
+        store = stores(path, mode=mode)
+        assert_holds(store, model)
+        assert store.check(deep=True) == []
+        assert sorted(os.listdir(path)) == ["data.mdb", "lock.mdb", "segments", "store.json"]
+        store.close()
+
+
+def test_going_over_where_nothing_may_be_written(stores: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = stores(metric="l2")
+    model: Model = {}
+    upsert(store, model, range(30))
+    with failing_at("compact.committed"), pytest.raises(ZeroDivisionError):
+        store.compact()
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(type(store._files), "rename", refuse)
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"was compacted, and this process may not put .* in place .*Permission denied"):
+            store.get("k1")
+    monkeypatch.undo()
+    assert_holds(store, model)
+
+
 def test_compact_without_space(stores: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = stores(metric="l2")
     model: Model = {}
@@ -1068,7 +1133,7 @@ def test_a_backup_is_a_full_store(stores: OpenStore, tmp_path: Path) -> None:
     for mode in ("r", "a"):
         copy = stores(path, mode=mode)
         assert_holds(copy, now)
-        assert copy.check() == [] and copy.info().n_segments == 1
+        assert copy.check(deep=True) == [] and copy.info().n_segments == 1
         assert [(one.name, one.note) for one in copy.snapshots()] == [("s", "note")]
         assert copy.info().indexed_fields == ("n",) and copy.explain(np.ones(DIM), where=field("n") < 9).is_indexed
         with stores(path, snapshot="s") as past:
@@ -1168,7 +1233,7 @@ def test_a_backup_while_everything_goes_on(stores: OpenStore, tmp_path: Path, mo
         if hits is not None:
             del vectors["first"]
             assert_nearest(hits.keys, hits.distances, np.ones(DIM), vectors, "l2", 10)
-        assert copy.check() == []
+        assert copy.check(deep=True) == []
         copy.close()
 
 
@@ -1192,7 +1257,7 @@ def test_a_backup_of_a_store_with_a_damaged_segment(tmp_path: Path, damage: str)
     with simstore.open(tmp_path / "b.sim", background=False) as copy:
         assert copy.info().n_segments == 0
         assert_holds(copy, model)
-        assert copy.check() == []
+        assert copy.check(deep=True) == []
         copy.optimize()
         assert_holds(copy, model)
     shutil.rmtree(tmp_path / "b.sim")
@@ -1284,7 +1349,7 @@ def test_a_map_that_grows(tmp_path: Path) -> None:
     growing("compact again", store.compact)
     assert_holds(store, then, in_order=False)
     store.backup(tmp_path / "b.sim")
-    assert store.check() == []
+    assert store.check(deep=True) == []
     assert grown["create_index"] and grown["restore"] and grown["delete"], grown
     store.close()
     with simstore.open(tmp_path / "b.sim") as copy:
@@ -1328,7 +1393,7 @@ def test_an_old_store(tmp_path: Path, stores: OpenStore) -> None:
         item = store.get(one)
         assert item.label == its_label and item.vector.tobytes() == vector.tobytes() and same(item.data, data)
     with stores(tmp_path / "b.sim") as copy:
-        assert len(copy) == len(items) and copy.check() == []
+        assert len(copy) == len(items) and copy.check(deep=True) == []
         copy.snapshot("here too")
         copy.compact()
         assert len(copy) == len(items)

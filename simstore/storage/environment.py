@@ -1,4 +1,4 @@
-"""LMDB, behind what a store needs of it. The only module that imports lmdb."""
+"""LMDB, behind what a store needs of it. Only this module, and pages.py, import lmdb."""
 
 import ctypes
 import errno
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import lmdb
-from lmdb import verify
 
 from simstore.errors import (
     AlreadyOpenError,
@@ -42,7 +41,6 @@ __all__ = [
     "MovedError",
     "Table",
     "Transaction",
-    "structural_problems",
     "translate",
 ]
 
@@ -66,7 +64,6 @@ REFUSALS = (
 DATA_FILE = "data.mdb"
 _MOVED = b"moved"
 _TERABYTE = 1 << 40
-_verify: Callable[[str], list[str]] = verify.verify
 _NEVER_GROWS = sys.platform == "linux" and sys.maxsize > 1 << 32
 _MAP_SIZE = _TERABYTE if _NEVER_GROWS else (1 << 30 if sys.maxsize > 1 << 32 else 1 << 28)
 _GROWTH = 2
@@ -380,16 +377,6 @@ class Environment:
                 with self._writing:
                     self._env.close()
                 raise
-
-
-def structural_problems(path: Path) -> list[str]:
-    """What LMDB's own offline checker finds wrong with the database in a directory."""
-    try:
-        return [str(problem) for problem in _verify(os.fspath(path))]
-    except verify.VerifyError as err:
-        return [str(err)]
-    except OSError as err:
-        raise StorageError(f"{path / DATA_FILE} could not be read ({err}): try again") from err
 
 
 def _file_size(path: Path) -> int:

@@ -41,8 +41,9 @@ class FieldTable(Tables):
         with txn.cursor(db=table) as cursor:
             found = cursor.first()
             while found:
-                entry, rows = cursor.key(), b"".join(cursor.iternext_dup())
-                if len(rows) % _ROW_BYTES:
+                entry, values = cursor.key(), list(cursor.iternext_dup())
+                rows = b"".join(values)
+                if len(rows) != _ROW_BYTES * len(values):
                     raise CorruptStoreError(
                         f"the table {which} is damaged: check(deep=True) lists all damage, repair() mends it"
                     )

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 
 from simstore.errors import CorruptStoreError
-from simstore.storage.environment import structural_problems
+from simstore.storage.pages import look_at_pages
 
 __all__ = ["check_size"]
 
@@ -44,5 +44,5 @@ def check_size(path: Path) -> None:
             raise CorruptStoreError(f"{path} has a damaged meta page: {remedy}")
         if txn:  # the older one names fewer pages, or as many: files only grow
             needed = max(needed, (last_page + 1) * page_size)
-    if size < needed and ((needed - size) % page_size or structural_problems(path.parent)):
+    if size < needed and ((needed - size) % page_size or look_at_pages(path.parent).problems):
         raise CorruptStoreError(f"{path} is cut off: {size} bytes where its meta page names {needed}: {remedy}")

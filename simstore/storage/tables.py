@@ -6,8 +6,10 @@ from simstore.errors import CorruptStoreError
 from simstore.storage.environment import Environment, Table, Transaction
 from simstore.storage.records import row_key
 
-__all__ = ["STAGING", "Tables"]
+__all__ = ["LISTS", "NAMES", "STAGING", "Tables"]
 
+NAMES = "items", "vectors", "keys", "labels", "fields", "tombstones", "log", "segments", "snapshots", "purged", "staged"
+LISTS = "keys", "labels", "fields"  # many values for one key
 STAGING = "staging"  # the mark that says for which embedder vectors are being staged
 
 # whether they hold many values for one key
@@ -82,6 +84,25 @@ class Tables:
     def drop_entry(self, txn: Transaction, table: str, key: bytes, value: bytes = b"") -> None:
         """Removes an entry; where a key has many values, the given one."""
         txn.delete(key, value, db=self._handle(table))
+
+    def n_unfindable(self, txn: Transaction, table: str) -> int:
+        """How many entries stand where nobody who looks for their key comes by: LMDB's inner pages are not right."""
+        handle, n = self._handle(table), 0
+        if handle is not None:
+            with txn.cursor(db=handle) as cursor, txn.cursor(db=handle) as seeker:
+                if table in LISTS:
+                    n = sum(not seeker.set_key_dup(key, value) for key, value in cursor)
+                else:
+                    n = sum(not seeker.set_key(key) for key in cursor.iternext(values=False))
+        return n
+
+    def put_anew(self, txn: Transaction, table: str) -> None:
+        """Writes all entries of a table anew, without touching its pages; postings of a wrong size are left out."""
+        entries = list(self.raw(txn, table))
+        self.clear(txn, table)
+        for key, value in entries:
+            if table not in LISTS or len(value) == len(row_key(0)):
+                self.put_entry(txn, table, key, value)
 
     def clear(self, txn: Transaction, table: str) -> None:
         """Removes all entries of a table."""

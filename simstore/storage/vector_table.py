@@ -138,11 +138,13 @@ class VectorTable(Tables):
         return b""
 
     def put_vector_record(self, txn: Transaction, row: int, record: bytes) -> None:
-        """Replaces the record of a row's vector, which stands in a run."""
+        """Replaces the record of a row's vector, in its run; one that has no place gets a run of its own."""
         for run_row, value in list(self._runs(txn, row, row + 1)):
             at = (row - run_row) * len(record)
             if at < len(value):
                 txn.put(row_key(run_row), value[:at] + record + value[at + len(record) :], db=self._vectors)
+                return
+        txn.put(row_key(row), record, db=self._vectors)
 
     def _own_vector(self, txn: Transaction, row: int) -> NDArray[np.float32] | None:
         """The vector that an item carries itself, if it does and is sound."""

@@ -9,10 +9,18 @@ from xxhash import xxh3_64_hexdigest
 from simstore.errors import CorruptStoreError, ForkedStoreError, SimstoreError, StoreClosedError
 from simstore.reports import Problem
 from simstore.storage import Database, LogEntry, MovedError, SegmentRecord, SnapshotRecord, Transaction
-from simstore.storage.environment import structural_problems
+from simstore.storage.pages import Pages, look_at_pages
 from simstore.storage.records import unsealed
-from simstore.store.deep_checking import check_foreign, check_items, check_snapshots, check_vectors, differences
-from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, Finding, Findings, Look, listed
+from simstore.store.deep_checking import (
+    check_foreign,
+    check_items,
+    check_places,
+    check_snapshots,
+    check_staged_vectors,
+    check_vectors,
+    differences,
+)
+from simstore.store.findings import BACKUP, HARMLESS, REBUILD, REPAIR, STAGE, Finding, Findings, Look, listed
 from simstore.store.leftovers import left_behind
 from simstore.store.models import model_path
 from simstore.store.opening import SEGMENTS
@@ -20,7 +28,6 @@ from simstore.store.view import open_segment
 
 __all__ = ["check_store", "log_problems", "logged_burials", "segment_problems"]
 
-_STAGE = "call reembed() again: it makes them anew, and nothing is lost"
 Part = Callable[[Look, Transaction], Iterator[Finding]]
 
 
@@ -30,7 +37,10 @@ def check_store(look: Look, *, deep: bool) -> list[Problem]:
     if _pages_are_sound(look, findings):
         parts = {"state": _check_state, "history": _check_history, "snapshots": _check_snapshots, "embedder": _check_embedders}
         parts["staged"] = _check_staged
-        parts |= {"items": check_items, "vectors": check_vectors} if deep else {"tables": _check_counts}
+        if deep:
+            parts |= {"tables": check_places, "items": check_items, "vectors": check_vectors, "staging": check_staged_vectors}
+        else:
+            parts |= {"tables": _check_counts}
         for name, part in parts.items():
             _run(part, name, look, findings)
         told = {problem.what for problem in findings.problems}
@@ -75,9 +85,12 @@ def _pages_are_sound(look: Look, findings: Findings) -> bool:
     try:
         with look.environment.reading() as txn:  # held open, so that no page is used anew while they are looked at
             look.environment.refuse_moved(txn)
-            problems = structural_problems(look.path)
+            pages = look_at_pages(look.path)
     except CorruptStoreError as err:
-        problems = [str(err)]
+        pages = Pages([str(err)])
+    for table, n in pages.misfits.items():
+        findings.add(Problem(table, f"{n} pages are not filled by their entries, one of which has a wrong size", REPAIR))
+    problems = pages.problems
     for text in problems:
         findings.add(Problem("data.mdb", text, BACKUP))
     if problems:
@@ -201,13 +214,10 @@ def _check_staged(look: Look, txn: Transaction) -> Iterator[Finding]:
     try:
         staging = database.staging(txn)
     except CorruptStoreError as err:
-        yield Problem("staged", str(err), _STAGE)
+        yield Problem("staged", str(err), STAGE)
         return
-    n_damaged = 0 if staging is None else sum(1 for _ in database.damaged_staged(txn, staging.dim))
-    if n_damaged:
-        yield Problem("staged", f"{n_damaged} vectors that an interrupted reembed() left are damaged", _STAGE)
-    elif staging is None and any(True for _ in database.raw(txn, "staged")):
-        yield Problem("staged", "vectors are staged, and nothing says for which embedder", _STAGE)
+    if staging is None and database.n_entries(txn, "staged"):
+        yield Problem("staged", "vectors are staged, and nothing says for which embedder", STAGE)
 
 
 def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]:
@@ -240,7 +250,7 @@ def segment_problems(look: Look, *, deep: bool) -> Iterator[tuple[int, Problem]]
 
 
 def _find_leftovers(look: Look, findings: Findings) -> None:
-    for path in left_behind(look.environment, look.database, look.path, look.files):
+    for path in left_behind(look):
         what = f"{path.relative_to(look.path)} belongs to nothing"
         findings.add(Problem("files", what, "call repair(), which removes what belongs to nothing; or move it elsewhere"))
 

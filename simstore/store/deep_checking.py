@@ -12,15 +12,25 @@ from simstore.storage import Database, SegmentRecord, SnapshotRecord, State, Tra
 from simstore.storage.encoding import decode_key
 from simstore.storage.field_table import Postings
 from simstore.storage.records import read_record
+from simstore.storage.tables import NAMES
 from simstore.store.bitmap import Bitmap
-from simstore.store.findings import REPAIR, Finding, Look, listed
+from simstore.store.findings import REPAIR, STAGE, Finding, Look, listed
 from simstore.store.leftovers import foreign
 from simstore.store.opening import SEGMENTS
 from simstore.store.survey import POSTINGS, Survey, compared, damaged_vectors, entries_for, keys_leading_to, survey
 from simstore.store.view import open_segment
 from simstore.store.visibility import alive_at, kept_rows
 
-__all__ = ["check_foreign", "check_items", "check_snapshots", "check_vectors", "differences", "kept_now"]
+__all__ = [
+    "check_foreign",
+    "check_items",
+    "check_places",
+    "check_snapshots",
+    "check_staged_vectors",
+    "check_vectors",
+    "differences",
+    "kept_now",
+]
 
 _CHUNK = 4096
 
@@ -96,6 +106,13 @@ def _check_postings(txn: Transaction, database: Database, which: Postings, found
     yield from listed(which, nowhere, f"a {what} leads to row {{}}, which does not exist".format, REPAIR)
 
 
+def check_places(look: Look, txn: Transaction) -> Iterator[Finding]:
+    """Whether what stands in the tables is found by who looks for it."""
+    for table in NAMES:
+        if n := look.database.n_unfindable(txn, table):
+            yield Problem(table, f"{n} entries are not found where they are looked for: an inner page is damaged", REPAIR)
+
+
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
@@ -105,6 +122,17 @@ def check_vectors(look: Look, txn: Transaction) -> Iterator[Finding]:
     state = database.state(txn)
     rows = (row for row, _ in damaged_vectors(txn, database, kept_now(txn, database, state), state.next_row, look.tell))
     yield from listed("vectors", rows, lambda row: database.damaged_vector(txn, row), REPAIR)
+
+
+def check_staged_vectors(look: Look, txn: Transaction) -> Iterator[Finding]:
+    """The vectors that wait for reembed() to go on."""
+    try:
+        staging = look.database.staging(txn)
+    except CorruptStoreError:  # told elsewhere
+        return
+    n = 0 if staging is None else sum(1 for _ in look.database.damaged_staged(txn, staging.dim))
+    if n:
+        yield Problem("staged", f"{n} vectors that an interrupted reembed() left are damaged", STAGE)
 
 
 def differences(look: Look, txn: Transaction, record: SegmentRecord) -> Iterator[str]:

@@ -8,12 +8,13 @@ from simstore.reports import Problem
 from simstore.storage import Database, Environment, Files
 from simstore.types import Progress
 
-__all__ = ["BACKUP", "HARMLESS", "REBUILD", "REPAIR", "Finding", "Findings", "Look", "More", "listed"]
+__all__ = ["BACKUP", "HARMLESS", "REBUILD", "REPAIR", "STAGE", "Finding", "Findings", "Look", "More", "listed"]
 
 MOST = 100
 REPAIR = "call repair(), which mends what can be mended and puts what cannot in quarantine; or restore the store from a backup"
 BACKUP = "restore the store from a backup"
 REBUILD = "open the store with mode='a' and call repair() or optimize(): the items are safe, the segment is rebuilt from them"
+STAGE = "call reembed() again: it makes them anew, and nothing is lost"
 HARMLESS = "nothing is lost: the log is a shortcut, processes read all tombstones where it does not serve; repair() drops it"
 
 

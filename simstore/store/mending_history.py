@@ -26,11 +26,13 @@ def mend_tombstones(repair: Repair, state: State, found: Survey, purged: NDArray
     stored = list(database.tombstone_values(txn))
     seqs, unsure = _read(repair, stored, n_rows)
     for row in unsure:
-        if row < n_rows and row not in seqs:
-            seqs[row] = logged.get(row) or _replaced_in(repair, found, row) or state.seq
+        if row < n_rows and row not in seqs and (seq := logged.get(row) or _replaced_in(repair, found, row)):
+            seqs[row] = seq
+    unknown = [row for row in unsure if row < n_rows and row not in seqs]
     seqs |= {row: seq for row, seq in logged.items() if row < n_rows and row not in seqs}
-    for row in _undead(repair, found, purged, seqs):
+    for row in _undead(repair, found, purged, seqs, unknown):
         seqs[row] = _replaced_in(repair, found, row) or state.seq
+    seqs |= _told_by_snapshots(repair, purged, seqs, unknown, state.seq)
     seqs = {row: seq for row, seq in seqs.items() if not purged[row]}
     wanted = {row: sealed(row_key(seq), row) for row, seq in seqs.items()}
     for row, value in stored:
@@ -74,10 +76,27 @@ def _replaced_in(repair: Repair, found: Survey, row: int) -> int | None:
     return created_seq_of(repair.database.item(repair.txn, row + 1 + int(later[0]))) if len(later) else None
 
 
-def _undead(repair: Repair, found: Survey, purged: NDArray[np.bool_], seqs: dict[int, int]) -> list[int]:
+def _told_by_snapshots(
+    repair: Repair, purged: NDArray[np.bool_], seqs: dict[int, int], unknown: list[int], newest: int
+) -> dict[int, int]:
+    """When rows died of which nobody else knows: before the first snapshot that has as many items without them as it should."""
+    told: dict[int, int] = {}
+    dead, died = np.array(list(seqs), np.int64), np.array(list(seqs.values()), np.uint64)
+    sound = [_sound(name, value) for name, value in repair.database.raw(repair.txn, "snapshots")] if unknown else []
+    for snapshot in sorted((record for record in sound if record is not None), key=lambda record: record.seq):
+        here = [row for row in unknown if row < snapshot.next_row and row not in told]
+        gone = purged[: snapshot.next_row].copy()
+        gone[dead[(died <= np.uint64(snapshot.seq)) & (dead < snapshot.next_row)]] = True
+        gone[[*here, *(row for row in told if row < snapshot.next_row)]] = True
+        if int((~gone).sum()) == snapshot.n_live:
+            told.update(dict.fromkeys(here, snapshot.seq))
+    return dict.fromkeys(unknown, newest) | told
+
+
+def _undead(repair: Repair, found: Survey, purged: NDArray[np.bool_], seqs: dict[int, int], unknown: list[int]) -> list[int]:
     """The rows without a tombstone that cannot be alive: their key has a newer row, or they are of a past epoch."""
     alive = ~purged
-    alive[list(seqs)] = False
+    alive[[*seqs, *unknown]] = False
     cannot = found.superseded()
     cannot[: repair.database.schema(repair.txn).epoch_row] = True
     rows: list[int] = np.flatnonzero(alive & cannot).tolist()

@@ -7,11 +7,12 @@ from simstore.errors import CorruptStoreError
 from simstore.storage.encoding import encode_key
 from simstore.storage.records import created_seq_of, read_record, record_bytes, row_key
 from simstore.store.bitmap import Bitmap
+from simstore.store.mending_segments import Copies
 from simstore.store.quarantine import Lost
 from simstore.store.repair_base import Repair
 from simstore.store.survey import Survey, compared, damaged_vectors, keys_leading_to
 
-__all__ = ["find_lost", "mend_items", "mend_vectors", "take_out"]
+__all__ = ["find_lost", "mend_items", "mend_staged", "mend_vectors", "take_out"]
 
 
 def mend_items(repair: Repair, found: Survey, purged: NDArray[np.bool_]) -> None:
@@ -45,15 +46,22 @@ def _forget(found: Survey, row: int) -> None:
 # -- vectors -----------------------------------------------------------------------------------------------------------
 
 
-def mend_vectors(repair: Repair, kept: Bitmap, n_rows: int) -> dict[int, int]:
-    """Sets vectors right in which, or in whose run's row, a single bit was flipped; the others' rows, and their widths."""
-    txn, database = repair.txn, repair.database
+def mend_vectors(repair: Repair, kept: Bitmap, found: Survey, copies: Copies) -> dict[int, int]:
+    """Sets vectors right in which, or in whose run's row, a single bit was flipped, and those of which a segment has a copy.
+
+    Returns:
+        The others' rows, and their widths.
+    """
+    txn, database, n_rows = repair.txn, repair.database, len(found.there)
     damaged = list(damaged_vectors(txn, database, kept, n_rows, repair.tell))
     if damaged and _move_runs(repair, n_rows):
         damaged = list(damaged_vectors(txn, database, kept, n_rows, repair.tell))
     lost = {}
     for row, dim in damaged:
-        mended = repair.mender.vector(database.vector_record(txn, row, dim), dim, row)
+        record = database.vector_record(txn, row, dim)
+        mended = repair.mender.vector(record, dim, row)
+        if mended is None and found.sound[row]:
+            mended = copies.record(row, dim, record)
         if mended is None:
             lost[row] = dim
         else:
@@ -79,6 +87,23 @@ def _move_runs(repair: Repair, n_rows: int) -> bool:
         database.put_entry(txn, "vectors", home_key, value)
         repair.note("vectors")
     return bool(moved)
+
+
+def mend_staged(repair: Repair) -> None:
+    """Drops staged vectors that are damaged, or all, if nobody knows whose they are: reembed() makes them anew."""
+    txn, database = repair.txn, repair.database
+    try:
+        staging = database.staging(txn)
+    except CorruptStoreError:
+        database.end_staging(txn)
+        repair.note("staged")
+        return
+    if staging is None and database.n_entries(txn, "staged"):
+        database.end_staging(txn)
+        repair.note("staged")
+    elif staging is not None and (damaged := list(database.damaged_staged(txn, staging.dim))):
+        database.drop_staged(txn, damaged)
+        repair.note("staged")
 
 
 # -- what is lost ------------------------------------------------------------------------------------------------------
@@ -132,6 +157,7 @@ def take_out(repair: Repair, found: Survey, purged: NDArray[np.bool_], rows: NDA
     for row in rows.tolist():
         database.drop_entry(txn, "items", row_key(row))
         database.drop_entry(txn, "tombstones", row_key(row))
+        database.drop_entry(txn, "staged", row_key(row))
     inside = rows[rows < np.uint64(len(found.there))]
     found.leave(inside)
     purged[inside] = True

@@ -2,15 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from simstore.errors import CorruptStoreError, SimstoreError
+from simstore.index import Segment
+from simstore.metrics import METRICS
 from simstore.storage import SegmentRecord, Transaction
-from simstore.storage.records import row_key
+from simstore.storage.records import row_key, vector_records
 from simstore.store.checking import segment_problems
 from simstore.store.core import Core
 from simstore.store.findings import Look
+from simstore.store.opening import SEGMENTS
 from simstore.store.repair_base import Repair
+from simstore.store.view import open_segment
 
-__all__ = ["mend_segment_records", "rebuild_segments"]
+__all__ = ["Copies", "mend_segment_records", "rebuild_segments"]
 
 
 def mend_segment_records(repair: Repair, n_rows: int) -> None:
@@ -43,6 +49,39 @@ def _sound(value: bytes, first_row: int) -> SegmentRecord | None:
 
 def _name(record: SegmentRecord) -> str:
     return f"segment {record.first_row}-{record.last_row}"
+
+
+class Copies:
+    """The vectors that the segments hold, once more: a segment is built of sound ones, and has checksums of its own.
+
+    Those of cosine stores are scaled to unit length; such a one serves only if it was so before.
+    """
+
+    def __init__(self, repair: Repair, look: Look) -> None:
+        self._look = look
+        self._records = repair.database.segments(repair.txn)
+        self._segments: dict[str, Segment | None] = {}
+
+    def record(self, row: int, dim: int, stored: bytes) -> bytes | None:
+        """The record of a row's vector made from the copy, or None if there is none that can be trusted."""
+        for record in self._records:
+            if record.first_row <= row <= record.last_row and record.dim == dim:
+                segment = self._opened(record)
+                if segment is not None and len(nodes := segment.nodes_of(np.array([row], np.uint64))):
+                    made: bytes = vector_records(segment.vectors()[nodes], row)[0].tobytes()
+                    if not METRICS[record.metric].normalises or made[-8:] == stored[-8:]:
+                        return made
+        return None
+
+    def _opened(self, record: SegmentRecord) -> Segment | None:
+        if record.file not in self._segments:
+            try:
+                segment = open_segment(self._look.files, self._look.path / SEGMENTS / record.file, record)
+                segment.verify()
+                self._segments[record.file] = segment
+            except CorruptStoreError:
+                self._segments[record.file] = None
+        return self._segments[record.file]
 
 
 def rebuild_segments(core: Core, look: Look, *, dropped: bool) -> list[str]:

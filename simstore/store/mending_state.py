@@ -8,7 +8,7 @@ from simstore.storage import SegmentRecord, SnapshotRecord, State
 from simstore.storage.history import PURGED_CHUNK, purged_in
 from simstore.storage.records import created_seq_of, read_record, unsealed
 from simstore.store.repair_base import Repair
-from simstore.store.survey import Survey
+from simstore.store.survey import Survey, keys_leading_to
 
 __all__ = ["mended_purged", "mended_state"]
 
@@ -70,7 +70,7 @@ def _known_rows(repair: Repair) -> tuple[int, int]:
 
 
 def mended_purged(repair: Repair, found: Survey) -> NDArray[np.bool_]:
-    """bool [n_rows], the rows that are gone for good. Where their list cannot be read, those without an item are."""
+    """bool [n_rows], the rows that are gone for good: where their list cannot be read, those without an item and a key."""
     n_rows = len(found.there)
     purged = np.zeros(n_rows, bool)
     for key, value in list(repair.database.raw(repair.txn, "purged")):
@@ -80,11 +80,18 @@ def mended_purged(repair: Repair, found: Survey) -> NDArray[np.bool_]:
         except CorruptStoreError:
             repair.note("purged")
             mended = repair.mender.sealed(value, first)
-            if mended is not None:
-                rows = purged_in(first, mended)
-            else:
-                rows = (np.flatnonzero(~found.there[first : first + PURGED_CHUNK]) + first).astype(np.uint64)
+            rows = _without_trace(repair, found, first) if mended is None else purged_in(first, mended)
         if len(rows) and int(rows[-1]) >= n_rows:
             repair.note("purged")
         purged[rows[rows < np.uint64(n_rows)]] = True
     return purged
+
+
+def _without_trace(repair: Repair, found: Survey, first: int) -> NDArray[np.uint64]:
+    """The rows of a chunk that have no item, and to which no key leads."""
+    rows = (np.flatnonzero(~found.there[first : first + PURGED_CHUNK]) + first).astype(np.uint64)
+    try:
+        missing = keys_leading_to(repair.txn, repair.database, rows)
+    except CorruptStoreError:
+        return rows
+    return np.setdiff1d(rows, np.array(sorted(missing), np.uint64))

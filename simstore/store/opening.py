@@ -347,7 +347,7 @@ def remove_left_behind(opened: Opened, files: Files, among: Callable[[Path], boo
     def remove(txn: Any) -> list[Path]:  # within a write transaction: nobody else is publishing just now
         for file in (found := unnamed(txn)):
             discard(files, file)
-        return found
+        return [file for file in found if files.size(file) < 0]
 
     with opened.environment.reading() as txn:
         is_clean = not unnamed(txn)

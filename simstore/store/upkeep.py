@@ -162,7 +162,7 @@ class Upkeep(StoreBase):
             []
         """
         self._check_writable()
-        return self._run(lambda core: repair_store(core, self._look(core, progress)))
+        return repair_store(self._run, lambda core: self._look(core, progress))
 
     def _look(self, core: Core, progress: Progress | None) -> Look:
         return Look(core.environment, core.database, self._files, self._path, progress)

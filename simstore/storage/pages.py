@@ -1,0 +1,77 @@
+"""LMDB's pages, looked at from outside: what its own offline checker finds, and whether the entries of each page fill it."""
+
+import os
+import struct
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmdb import verify
+
+from simstore.errors import StorageError
+
+__all__ = ["Pages", "look_at_pages"]
+
+_NODE_HEADER, _OVERFLOW_ENTRY = 8, 8  # bytes: of an entry's header, and of what it holds if its value has pages of its own
+_BIG = 0x01
+_UPPER = struct.Struct("=H")
+_Verifier: Any = verify._Verifier  # its public function does not say in which table something is
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What is wrong with a database's pages.
+
+    Attributes:
+        problems: Told by LMDB's checker: reading on can kill the process.
+        misfits: How many pages there are, by table, whose entries do not fill them exactly: the size of one is wrong. Such
+            pages can be read, and their table be dropped; changing an entry would damage others.
+    """
+
+    problems: list[str]
+    misfits: dict[str, int] = field(default_factory=dict)
+
+
+class _Measuring(_Verifier):  # type: ignore[misc]
+    """The checker, which also adds up the sizes of the entries of each leaf page."""
+
+    misfits: Counter[str]
+    _used = 0
+
+    def _walk_leaf(self, ctx: dict[str, Any], pgno: int, buf: bytes) -> None:
+        outer, self._used = self._used, 0
+        super()._walk_leaf(ctx, pgno, buf)
+        upper = _UPPER.unpack_from(buf, self.hdrsz - 2)[0] + self.pagebase
+        if self._used != self.psize - upper:
+            table = ctx["name"].partition("/")[2].partition("[")[0]
+            if table:
+                self.misfits[table] += 1
+            else:
+                self.err(f"{ctx['name']} DB: page {pgno}: its entries do not fill it")
+        self._used = outer
+
+    def _leaf_value(
+        self, ctx: dict[str, Any], pgno: int, i: int, buf: bytes, o: int, nflags: int, ksize: int, dsize: int, key: bytes
+    ) -> None:
+        size = _NODE_HEADER + ksize + (_OVERFLOW_ENTRY if nflags & _BIG else dsize)
+        self._used += size + size % 2
+        super()._leaf_value(ctx, pgno, i, buf, o, nflags, ksize, dsize, key)
+
+
+def look_at_pages(path: Path) -> Pages:
+    """Reads the pages of the database in a directory, except those that hold nothing but a value.
+
+    Raises:
+        StorageError: The file could not be read.
+    """
+    file = path / "data.mdb"
+    try:
+        with open(file, "rb") as opened:
+            verifier = _Measuring(opened, os.fstat(opened.fileno()).st_size)
+            verifier.misfits = Counter()
+            return Pages([str(problem) for problem in verifier.verify()], dict(verifier.misfits))
+    except verify.VerifyError as err:
+        return Pages([str(err)])
+    except OSError as err:
+        raise StorageError(f"{file} could not be read ({err}): try again") from err
