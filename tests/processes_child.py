@@ -4,6 +4,7 @@ Run as a script it opens the store that its first request names, then answers re
 its stdin ends. A request is one of the functions in TASKS, or a method of the Store.
 """
 
+import faulthandler
 import json
 import os
 import pickle
@@ -238,8 +239,8 @@ def interleaved(seed: int, n: int, threads: int) -> list[tuple[int, serial_model
     return log
 
 
-def run_all(works: list[Callable[[], None]]) -> None:
-    """Each in a thread of its own; raises what one of them raised."""
+def run_all(works: list[Callable[[], None]], seconds: float = 4 * SECONDS) -> None:
+    """Each in a thread of its own; raises what one of them raised, or if one hangs."""
     errors: list[BaseException] = []
 
     def run(work: Callable[[], None]) -> None:
@@ -248,11 +249,14 @@ def run_all(works: list[Callable[[], None]]) -> None:
         except BaseException as err:
             errors.append(err)
 
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    threads, stop = [threading.Thread(target=run, args=(work,), daemon=True) for work in works], time.monotonic() + seconds
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, stop - time.monotonic()))
+        if thread.is_alive():
+            faulthandler.dump_traceback()
+            raise AssertionError("a thread hangs")
     if errors:
         raise errors[0]
 

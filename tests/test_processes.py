@@ -449,6 +449,32 @@ def test_opening_beside_a_write(processes: Processes, store: Store) -> None:
     assert not compacting.is_alive() and not wrong
 
 
+def test_a_backup_that_is_begun_beside_a_write_that_fails(store: Store) -> None:
+    """py-lmdb undoes a write only when no copy is under way, and the copy begins when the write is over."""
+    items = fill(store, 100)
+    begun, go = threading.Event(), threading.Event()
+
+    def work(txn: Any) -> None:
+        txn.put(b"junk", b"half a write")
+        begun.set()
+        go.wait(SECONDS)
+        raise ZeroDivisionError
+
+    def write() -> None:
+        with pytest.raises(ZeroDivisionError):
+            store._core.writer.write(work)
+
+    def back_up() -> None:
+        begun.wait(SECONDS)
+        threading.Timer(0.2, go.set).start()
+        with simstore.open(store.backup(store._path.with_name("backup"))) as copy:
+            assert plain(copy.scan()) == items
+
+    run_all([write, back_up], seconds=SECONDS)
+    with store._core.environment.read() as txn:
+        assert txn.get(b"junk") is None
+
+
 # -- maintenance in many processes --------------------------------------------------------------------------------------
 
 
