@@ -307,14 +307,14 @@ class Environment:
 
     def _written(self, work: Callable[[Transaction], T], attempt: Attempt | None) -> T:
         with self._begin(True, attempt) as transaction:
-            self.refuse_moved(transaction)
             try:
+                self.refuse_moved(transaction)
                 result = work(transaction)
                 if attempt is not None and self._gate is None:
                     # Interrupts strike when a call returns: none from here until LMDB has committed, or has raised
                     attempt.committed = True
                 return result
-            except REFUSALS as err:
+            except (*REFUSALS, MovedError) as err:
                 refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
         raise refused
 
@@ -347,10 +347,28 @@ class Environment:
             StorageError: It could not be written.
         """
         self.check_usable()
-        try:
-            self._env.copy(os.fspath(directory))
-        except lmdb.Error as err:
-            raise self.translated(err) from err
+        failed: list[lmdb.Error] = []
+
+        def copy() -> None:
+            try:
+                self._env.copy(os.fspath(directory))
+            except lmdb.Error as err:
+                failed.append(err)
+
+        # It begins with a moment under LMDB's lock, and py-lmdb's abort waits for it: it must not begin beside a write that
+        # may be aborted, as that would wait for the copy, which waits for that. The first bytes come out of that moment.
+        thread = threading.Thread(target=copy, name="simstore-copy")
+        with self._writing:
+            thread.start()
+            try:
+                while thread.is_alive() and not _file_size(directory):
+                    thread.join(0.001)
+            except BaseException:  # interrupted
+                thread.join()
+                raise
+        thread.join()
+        if failed:
+            raise self.translated(failed[0]) from failed[0]
 
     def is_usable(self) -> bool:
         """Whether this process opened it, and has not closed it."""
