@@ -5,7 +5,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmdb import verify
 
@@ -62,16 +62,28 @@ class _Measuring(_Verifier):  # type: ignore[misc]
 def look_at_pages(path: Path) -> Pages:
     """Reads the pages of the database in a directory, except those that hold nothing but a value.
 
+    Where others may write meanwhile, the caller holds a read transaction, so that no page in use is used anew.
+
     Raises:
         StorageError: The file could not be read.
     """
     file = path / "data.mdb"
     try:
-        with open(file, "rb") as opened:
-            verifier = _Measuring(opened, os.fstat(opened.fileno()).st_size)
-            verifier.misfits = Counter()
-            return Pages([str(problem) for problem in verifier.verify()], dict(verifier.misfits))
-    except verify.VerifyError as err:
-        return Pages([str(err)])
+        while True:
+            with open(file, "rb") as opened:
+                before = os.fstat(opened.fileno())
+                pages = _pages(opened, before.st_size)
+                after = os.fstat(opened.fileno())
+            if pages == Pages([]) or (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+                return pages  # else somebody wrote meanwhile, and made the file longer perhaps
     except OSError as err:
         raise StorageError(f"{file} could not be read ({err}): try again") from err
+
+
+def _pages(opened: BinaryIO, size: int) -> Pages:
+    verifier = _Measuring(opened, size)
+    verifier.misfits = Counter()
+    try:
+        return Pages([str(problem) for problem in verifier.verify()], dict(verifier.misfits))
+    except verify.VerifyError as err:
+        return Pages([str(err)])
