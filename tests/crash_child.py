@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from crash_model import OPTIONS, Op, call, deleting, naming, updating, vectors_of, writing
+from crash_model import OPTIONS, Op, call, deleting, deleting_where, naming, updating, vectors_of, writing
 
 import simstore
 from simstore import Store
@@ -75,6 +75,8 @@ def scripted(path: Path, log: Log) -> None:
     store.optimize()  # a merge, or a build anew
     log.call(store, writing("add", [f"m{i}" for i in range(15)], 500))
     store.optimize()  # a merge onto the graph there is
+    log.call(store, naming("create_index", "n"))
+    log.call(store, deleting_where(store, "m", "label 3"))
     log.call(store, naming("restore", "one"))
     log.call(store, naming("restore", "before-restore-one"))
     log.call(store, naming("backup", "first.backup"))
@@ -84,7 +86,8 @@ def scripted(path: Path, log: Log) -> None:
     log.call(store, writing("upsert", [f"k{i}" for i in range(20, 40)], 600))
     log.call(store, naming("delete_snapshot", "before-restore-before-restore-one"))
     log.call(store, {"kind": "compact"})
-    log.call(store, deleting([f"m{i}" for i in range(5)]))
+    log.call(store, deleting([f"m{i}" for i in range(3)]))
+    log.call(store, naming("drop_index", "n"))
     store.close()  # rebuilds what is mostly dead, folds and merges
 
 
@@ -158,15 +161,20 @@ class Mixed:
         with self.turns.beside():
             live = self.live[who]
             op = _next_op(rnd, live, who)
+            if rnd.random() < 0.05:
+                op = deleting_where(self.store, who, f"label {rnd.randrange(5)}")
             keys = self.log.call(self.store, op, who)
             for key in op["keys"] if op["keys"] is not None else keys or []:
-                live.pop(key, None) if op["kind"] == "delete" else live.setdefault(key)
+                live.pop(key, None) if op["kind"].startswith("delete") else live.setdefault(key)
 
     def _remember(self, who: str, rnd: random.Random) -> None:
         time.sleep(rnd.random() * 0.03)
         names = [snapshot.name for snapshot in self.store.snapshots()]
         chance = rnd.random()
-        if chance < 0.15:
+        if chance < 0.1:
+            kind = "drop_index" if self.store.info().indexed_fields else "create_index"
+            self.log.call(self.store, naming(kind, "n"), who)
+        elif chance < 0.2:
             with self.turns.alone():
                 self.log.call(self.store, naming("backup", f"{rnd.randrange(1 << 60)}.backup"), who)
         elif not names or chance < 0.45:

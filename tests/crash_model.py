@@ -31,6 +31,7 @@ class World(NamedTuple):
 
 
 NOTHING = World({}, {}, {})
+NOTHING_CHANGES = {"compact", "create_index", "drop_index"}
 
 
 def vectors_of(numbers: list[int]) -> NDArray[np.float32]:
@@ -64,8 +65,20 @@ def deleting(keys: list[Any]) -> Op:
     return {"kind": "delete", "keys": keys}
 
 
+def deleting_where(store: Store, prefix: str, label: str) -> Op:
+    """A delete of all items with a label whose key begins so; with the keys that these are."""
+    keys = [item.key for item in store.scan(where=_condition(prefix, label))]
+    return {"kind": "delete_where", "prefix": prefix, "label": label, "keys": keys}
+
+
+def _condition(prefix: str, label: str) -> Any:
+    return simstore.key.startswith(prefix) & (simstore.label == label)
+
+
 def naming(kind: str, name: str) -> Op:
-    """A snapshot, restore, or delete_snapshot of a name; a backup to a directory of that name beside the store."""
+    """A snapshot, restore, or delete_snapshot of a name; a backup to a directory of that name beside the store; an index
+    made or dropped.
+    """
     return {"kind": kind, "name": name}
 
 
@@ -80,6 +93,10 @@ def call(store: Store, op: Op) -> Any:
         store.update(op["keys"], labels=op["labels"], data=op["data"])
     elif kind == "delete":
         store.delete(op["keys"])
+    elif kind == "delete_where":
+        store.delete(where=_condition(op["prefix"], op["label"]))
+    elif kind in ("create_index", "drop_index"):
+        {"create_index": store.create_index, "drop_index": store.drop_index}[kind](op["name"])
     elif kind == "restore":
         return store.restore(op["name"]).undo
     elif kind == "backup":
@@ -94,9 +111,13 @@ def call(store: Store, op: Op) -> Any:
 def applied(model: Model, op: Op, keys: list[Any] | None = None) -> Model:
     """What a store with this content holds after an operation on items."""
     new = dict(model)
+    if op["kind"] == "delete_where":
+        begin, label = op["prefix"], op["label"]
+        chosen = [key for key, entry in model.items() if str(key).startswith(begin) and entry[1] == label]
+        assert sorted(chosen) == sorted(op["keys"])
     keys = op["keys"] if op["keys"] is not None else keys or []
     for i, key in enumerate(keys):
-        if op["kind"] == "delete":
+        if op["kind"] in ("delete", "delete_where"):
             del new[key]
         else:
             vector = new[key][0] if op["kind"] == "update" else op["vectors"][i]
@@ -115,7 +136,7 @@ def after(world: World, op: Op, result: Any = None) -> World:
         return world._replace(items=snapshots[name], snapshots={**snapshots, result or undo_of(world, name): items})
     if kind == "backup":
         return world._replace(backups={**backups, name: world._replace(backups={})})
-    if kind == "compact":
+    if kind in NOTHING_CHANGES:
         return world
     return world._replace(items=applied(items, op, result))
 
@@ -183,7 +204,7 @@ def _verified(path: Path, world: World, pending: Iterable[Op], seed: int, rebuil
 def _settled(store: Store, world: World, op: Op) -> World:
     """The world with the operation, or without it: what the store has."""
     kind = op["kind"]
-    if kind == "compact":
+    if kind in NOTHING_CHANGES:
         return world
     if kind == "backup":
         return after(world, op) if (store._path.parent / op["name"]).exists() else world
@@ -244,6 +265,9 @@ def assert_holds(store: Store, model: Model) -> None:
     for _, label, _ in model.values():
         labels[label] = labels.get(label, 0) + 1
     assert store.labels() == labels
+    for n in sorted(data["n"] for _, _, data in model.values() if isinstance(data, dict))[:: max(1, len(model) // 3)]:
+        chosen = [key for key, (_, _, data) in model.items() if isinstance(data, dict) and data["n"] >= n]
+        assert sorted(map(str, chosen)) == sorted(str(item.key) for item in store.scan(where=simstore.field("n") >= n))
 
 
 def assert_finds(store: Store, model: Model, seed: int, n: int = 6) -> None:

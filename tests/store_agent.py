@@ -5,7 +5,6 @@ import os
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from simstore import Store
 from simstore.store import maintenance
 
 SECONDS = 60  # until an agent counts as hanging
+_STOP = 100
 
 
 class Board:
@@ -33,11 +33,19 @@ class Board:
     def get(self, place: int) -> int:
         return int.from_bytes(os.pread(self._handle, 8, 8 * place), "little")
 
+    def stop(self) -> None:
+        """Has the others come to an end."""
+        self.put(_STOP, 1)
 
-def write_on(store: Store, board: Board, place: int, seconds: float) -> int:
+    @property
+    def goes_on(self) -> bool:
+        return not self.get(_STOP)
+
+
+def write_on(store: Store, board: Board, place: int) -> int:
     """Counts in one item, adds others and deletes them again; how far it got."""
-    who, n, stop = f"writer {place}", board.get(place), time.monotonic() + seconds
-    while time.monotonic() < stop:
+    who, n = f"writer {place}", board.get(place)
+    while board.goes_on:
         n += 1
         store.upsert([who, f"{who} {n}"], vectors_of([n, n + 1]), labels=[who, "passing"], data=[{"n": n}, {"n": n}])
         board.put(place, n)
@@ -45,10 +53,10 @@ def write_on(store: Store, board: Board, place: int, seconds: float) -> int:
     return n
 
 
-def read_on(store: Store, board: Board, n_writers: int, seconds: float) -> int:
+def read_on(store: Store, board: Board, n_writers: int) -> int:
     """Sees what each writer was told to be written, in the next call; how many calls it made."""
-    n_calls, stop = 0, time.monotonic() + seconds
-    while time.monotonic() < stop:
+    n_calls = 0
+    while board.goes_on:
         for place in range(n_writers):
             n = board.get(place)
             if n == 0:
@@ -61,14 +69,6 @@ def read_on(store: Store, board: Board, n_writers: int, seconds: float) -> int:
             assert who in store and len(store) >= 1
             n_calls += 1
     return n_calls
-
-
-def compact_on(store: Store, seconds: float) -> int:
-    """Compacts again and again; how many rows it purged."""
-    n_purged, stop = 0, time.monotonic() + seconds
-    while time.monotonic() < stop:
-        n_purged += store.compact().n_purged
-    return n_purged
 
 
 class _Agent:
@@ -94,17 +94,13 @@ class _Agent:
         assert_finds(self.store, model, 1)
 
     def check(self) -> list[str]:
-        """What is wrong, apart from files that a killed process has left behind."""
-        return [str(problem) for problem in self.store.check(deep=True) if problem.where != "files"]
+        return [str(problem) for problem in self.store.check(deep=True)]
 
-    def write_on(self, board: str, place: int, seconds: float) -> int:
-        return write_on(self.store, Board(Path(board)), place, seconds)
+    def write_on(self, board: str, place: int) -> int:
+        return write_on(self.store, Board(Path(board)), place)
 
-    def read_on(self, board: str, n_writers: int, seconds: float) -> int:
-        return read_on(self.store, Board(Path(board)), n_writers, seconds)
-
-    def compact_on(self, seconds: float) -> int:
-        return compact_on(self.store, seconds)
+    def read_on(self, board: str, n_writers: int) -> int:
+        return read_on(self.store, Board(Path(board)), n_writers)
 
 
 def _serve() -> None:

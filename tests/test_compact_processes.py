@@ -20,7 +20,6 @@ from crash_model import (
     OPTIONS,
     Model,
     Op,
-    World,
     after,
     assert_holds,
     assert_remembers,
@@ -31,7 +30,7 @@ from crash_model import (
     verify,
     writing,
 )  # fmt: skip
-from store_agent import Agent, agents
+from store_agent import Agent, Board, agents
 
 import simstore
 from simstore import Store
@@ -137,10 +136,12 @@ def test_who_has_the_store_open_goes_over(
         turns[name]()
         reader.do("holds", items=shared.items)
     assert_remembers(shared.store, shared.world, 1)
+    left = [copy.name for copy in shared.path.glob("compacted-*")]
+    assert len(left) == (step == "compact.copied" and first != "opener")  # the next open removes it
     for agent in others:
-        assert agent.do("check") == []
+        assert [problem for problem in agent.do("check") if not any(name in problem for name in left)] == []
         agent.do("close")
-    assert [problem for problem in shared.store.check(deep=True) if problem.where != "files"] == []
+    assert [problem for problem in shared.store.check(deep=True) if not any(name in problem.what for name in left)] == []
     if step != "compact.copied" or first == "opener":
         assert (shared.path / "data.mdb").stat().st_ino != old
     shared.store.close()
@@ -176,53 +177,44 @@ def test_processes_that_compact_at_once(others: list[Agent], shared: Shared, n: 
         agent.do("close")
 
 
-def run_beside_each_other(server: Server, running: list[Agent], path: Path, seconds: float, seed: int) -> dict[str, int]:
-    """Two writers and a reader in processes of their own, and compactors, most of which are killed; what each did."""
+def run_beside_each_other(server: Server, running: list[Agent], path: Path, n: int, seed: int) -> dict[str, int]:
+    """Two writers and a reader in processes of their own, and n compactors, most of which are killed; what each did."""
     rnd, board = random.Random(seed), path.parent / "board"
     for agent in running:
         agent.do("open", path=path)
-    running[0].tell("write_on", board=board, place=0, seconds=seconds)
-    running[1].tell("write_on", board=board, place=1, seconds=seconds)
-    running[2].tell("read_on", board=board, n_writers=2, seconds=seconds)
-    n_killed = n_compacted = 0
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        kind = rnd.random()
-        request: dict[str, Any] = {}
-        if kind < 0.5:
-            request = {"kill_at_step": rnd.choice(STEPS)}
-        elif kind < 0.8:
-            request = {"kill_after_s": rnd.random() * 0.3}
-        code = server.run(work="compact", path=path, log=path.parent / "log", **request)
-        assert code in (0, KILLED), crash_child_log(path.parent / "log")
-        n_killed += code != 0
-        n_compacted += code == 0
-    n_written = [running[0].answer(), running[1].answer()]
-    n_calls = running[2].answer()
-    for place, n in enumerate(n_written):
-        with simstore.open(path, mode="r") as store:
-            assert store.get(f"writer {place}").data["n"] == n
+    running[0].tell("write_on", board=board, place=0)
+    running[1].tell("write_on", board=board, place=1)
+    running[2].tell("read_on", board=board, n_writers=2)
+    codes = []
+    for i in range(n):
+        request: dict[str, Any] = {"kill_at_step": rnd.choice(STEPS)}
+        if i % 3 == 1:
+            request = {"kill_after_s": rnd.random() * 0.1}
+        elif i % 3 == 2:
+            request = {}
+        codes.append(server.run(work="compact", path=path, log=path.parent / "log", **request))
+    Board(board).stop()
+    n_written, n_calls = [running[0].answer(), running[1].answer()], running[2].answer()
+    assert set(codes) <= {0, KILLED}, (path.parent / "log").read_text()
+    with simstore.open(path, mode="r") as store:
+        assert [store.get(f"writer {place}").data["n"] for place in (0, 1)] == n_written
     for agent in running:
         assert agent.do("check") == []
         agent.do("close")
-    return {"written": min(n_written), "read": n_calls, "killed": n_killed, "compacted": n_compacted}
-
-
-def crash_child_log(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
+    return {"written": min(n_written), "read": n_calls, "killed": codes.count(KILLED), "compacted": codes.count(0)}
 
 
 def test_writers_and_a_reader_beside_compactors_that_are_killed(server: Server, others: list[Agent], tmp_path: Path) -> None:
-    done = run_beside_each_other(server, others, tmp_path / "s.sim", 3, seed=1)
-    assert min(done.values()) > 0, done
+    done = run_beside_each_other(server, others, tmp_path / "s.sim", 12, seed=1)
+    assert done["killed"] >= 4 and done["compacted"] >= 4 and done["written"] and done["read"], done
 
 
 @pytest.mark.slow
 def test_writers_and_a_reader_beside_many_compactors_that_are_killed(
     server: Server, others: list[Agent], tmp_path: Path
 ) -> None:
-    done = run_beside_each_other(server, others, tmp_path / "s.sim", 50, seed=2)
-    assert done["killed"] > 50 and done["compacted"] > 10 and done["written"] > 100 and done["read"] > 100, done
+    done = run_beside_each_other(server, others, tmp_path / "s.sim", 300, seed=2)
+    assert done["killed"] >= 80 and done["compacted"] >= 100 and done["written"] > 100 and done["read"] > 100, done
 
 
 def test_optimize_comes_to_an_end_beside_who_writes(others: list[Agent], tmp_path: Path) -> None:
@@ -230,7 +222,7 @@ def test_optimize_comes_to_an_end_beside_who_writes(others: list[Agent], tmp_pat
     path, begun = tmp_path / "s.sim", []
     for place, agent in enumerate(others[:2]):
         agent.do("open", path=path)
-        agent.tell("write_on", board=tmp_path / "board", place=place, seconds=1)
+        agent.tell("write_on", board=tmp_path / "board", place=place)
     with simstore.open(path, background=False, **OPTIONS) as store:
         while len(store) < 2:
             time.sleep(0.01)
@@ -238,10 +230,11 @@ def test_optimize_comes_to_an_end_beside_who_writes(others: list[Agent], tmp_pat
         for _ in range(5):
             store.optimize()
         steps.set_observer(None)
+        Board(tmp_path / "board").stop()
         for agent in others[:2]:
             agent.answer()
             agent.do("close")
-    assert 1 <= len(begun) <= 15  # it may lose against a close() that folds
+    assert 1 <= len(begun) <= 5
 
 
 # -- within one process -------------------------------------------------------------------------------------------------
@@ -418,12 +411,15 @@ def test_the_background_thread_is_quiet_about_a_database_that_was_replaced(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with simstore.open(tmp_path / "s.sim", **OPTIONS) as store:
-        world: World = NOTHING
-        for i in range(6):
-            op = writing("add", [f"{i}-{j}" for j in range(20)], 1000 * i)
-            world = after(world, op, call(store, op))
-            store.search(np.ones(8))  # wakes the thread
-            assert server.run(work="compact", path=tmp_path / "s.sim", log=tmp_path / "log") == 0
-        assert_remembers(store, world, 1)
+        op = writing("add", [f"k{i}" for i in range(20)], 1000)
+        world = after(NOTHING, op, call(store, op))
+        old = store._core
+        assert server.run(work="compact", path=tmp_path / "s.sim", log=tmp_path / "log") == 0
+        with old.maintenance._wake:
+            old.maintenance._wanted = True
+            old.maintenance._wake.notify()
+        while old.maintenance._wanted:
+            time.sleep(0.01)
+        assert_remembers(store, world, 1)  # which waits for the old thread
+        assert store._core is not old
     assert caplog.records == []
-    steps.set_observer(None)

@@ -883,6 +883,23 @@ def test_what_runs_across_a_compact(stores: OpenStore) -> None:
     assert_holds(store, model)
 
 
+def test_the_last_snapshot_of_a_replaced_database_closes(stores: OpenStore) -> None:
+    """Which keeps nothing from being read by what the store began before it went over to the new one."""
+    store = stores(metric="l2")
+    model: Model = {}
+    upsert(store, model, range(700))
+    store.snapshot("s")
+    past = stores(store.info().path, snapshot="s")
+    scan = store.scan()
+    next(scan)
+    before = dict(model)
+    delete(store, model, list(model)[600:])
+    store.compact()
+    past.close()
+    assert [item.key for item in scan] == list(before)[1:]
+    assert_holds(store, model)
+
+
 def test_a_store_that_lags_behind_and_another_that_opens(stores: OpenStore) -> None:
     """Another process compacts; before this one's store has noticed, a snapshot is opened here, and the store once more."""
     store = stores(metric="l2")

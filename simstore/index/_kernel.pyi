@@ -99,6 +99,7 @@ class Graph:
         expected: int = 0,
         budget: int = ...,
         hidden: NDArray[np.uint32] | None = None,  # (n_queries,)
+        allowed_nodes: NDArray[np.uint64] | None = None,  # a bitmap
     ) -> int: ...
     def scan(
         self,

@@ -281,8 +281,9 @@ cdef class Graph:
                 SIMSTORE_PREFETCH(self.base + _HEADER + <size_t>(<uint32_t>pool[at] >> 1) * self.node_bytes)
         return size
 
-    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed, size_t budget,
-                             _Scratch scratch, uint32_t *links, float *dists, int *flags) noexcept nogil:
+    cdef size_t walk_allowed(self, const float *query, size_t ef, const uint64_t *allowed, uint64_t n_allowed,
+                             const uint64_t *nodes, size_t budget, _Scratch scratch, uint32_t *links, float *dists,
+                             int *flags) noexcept nogil:
         """Level 0 under a bitmap: the ef nearest allowed nodes in scratch.pool, packed with ``node << 1``.
 
         After ``budget`` nodes it gives up (FEW): all that is allowed lies far away.
@@ -298,7 +299,7 @@ cdef class Graph:
             return 0
         heap_push(scratch.heap, 0, pack(distance, node))
         n_heap = 1
-        if self.is_allowed(node, allowed, n_allowed, flags):
+        if self.is_allowed(node, allowed, n_allowed, nodes, flags):
             pool[0] = pack(distance, node << 1)
             size = 1
         while n_heap > 0:
@@ -325,7 +326,7 @@ cdef class Graph:
                     node = links[start + i]
                     heap_push(scratch.heap, n_heap, pack(dists[i], node))
                     n_heap += 1
-                    if self.is_allowed(node, allowed, n_allowed, flags):
+                    if self.is_allowed(node, allowed, n_allowed, nodes, flags):
                         insert_sorted(pool, size, ef, pack(dists[i], node << 1))
                         if size < ef:
                             size += 1
@@ -351,9 +352,12 @@ cdef class Graph:
         stop[0] = self.copy_starts[low + 1]
         return self.copy_starts[low]
 
-    cdef bint is_allowed(self, uint32_t node, const uint64_t *allowed, uint64_t n_allowed, int *flags) noexcept nogil:
+    cdef inline bint is_allowed(self, uint32_t node, const uint64_t *allowed, uint64_t n_allowed, const uint64_t *nodes,
+                                int *flags) noexcept nogil:
         cdef uint64_t row
         cdef size_t i, first, stop
+        if nodes != NULL:
+            return <bint>((nodes[node >> 6] >> (node & 63)) & 1)
         if self.row_of(node, &row, flags) and is_set(allowed, n_allowed, row):
             return True
         first = self.copies_of(node, &stop)
@@ -396,12 +400,13 @@ cdef class Graph:
     # -- what Python calls --
 
     def search(self, const float[:, ::1] queries, int ef, const uint64_t[::1] allowed, Found found not None, int expected=0,
-               size_t budget=-1, const uint32_t[::1] hidden=None):
+               size_t budget=-1, const uint32_t[::1] hidden=None, const uint64_t[::1] allowed_nodes=None):
         """Adds the segment's approximate nearest of each query [n, dim] to found.
 
         ``allowed`` is a bitmap over rows, or None. Returns flags: with UNVERIFIED, what was added must not be used; FEW says
         that some query has fewer than ``expected`` answers, or met ``budget`` nodes under the bitmap and gave up. ``hidden``
         has a node for each query that its walk must not enter, as if it were not there; it has no upper level.
+        ``allowed_nodes`` is the bitmap over nodes of those that stand for an allowed row: it spares a look at each one's row.
         """
         cdef _Scratch scratch
         cdef int k = found.k, flags = 0
@@ -409,11 +414,14 @@ cdef class Graph:
         cdef Py_ssize_t q
         cdef const uint64_t *bitmap = NULL if allowed is None else &allowed[0]
         cdef uint64_t n_bits = 0 if allowed is None else <uint64_t>allowed.shape[0] * 64
+        cdef const uint64_t *nodes = NULL if allowed_nodes is None else &allowed_nodes[0]
         cdef uint32_t *links
         cdef float dists[_BATCH]
         self.check_shapes(queries, found)
         if hidden is not None and hidden.shape[0] != queries.shape[0]:
             raise ValueError("one hidden node for each query")
+        if allowed_nodes is not None and <size_t>allowed_nodes.shape[0] * 64 < self.n:
+            raise ValueError("a bit for each node")
         width = min(width, self.n)
         try:
             scratch = self.spare.pop()
@@ -430,7 +438,7 @@ cdef class Graph:
                 if bitmap == NULL:
                     size = self.walk(&queries[q, 0], width, scratch, links, dists, &flags)
                 else:
-                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, budget, scratch, links, dists,
+                    size = self.walk_allowed(&queries[q, 0], width, bitmap, n_bits, nodes, budget, scratch, links, dists,
                                              &flags)
                 for i in range(size):
                     if found.count_at[q] == k and unpack_distance(scratch.pool[i]) > found.distance_at[q * found.k + k - 1]:

@@ -157,6 +157,7 @@ class Segment:
         found: Found,
         expected: int,
         n_allowed: int | None = None,
+        allowed_nodes: NDArray[np.uint64] | None = None,
     ) -> bool:
         """Adds the approximate nearest of each query [n, dim] to found.
 
@@ -167,6 +168,8 @@ class Segment:
             n_allowed: How many rows are allowed: the walk gives up once comparing all of these would have cost no more. Where
                 ``exact_is_cheaper`` says no, one under an allowed set that is spread evenly needs about a third of them.
 
+            allowed_nodes: A bitmap over nodes that says the same as ``allowed``, which is faster.
+
         Returns:
             Whether each has; if not, found is as it was.
         """
@@ -174,9 +177,11 @@ class Segment:
         budget = self.n_nodes if n_allowed is None else max(_LEAST_BUDGET, n_allowed * 3 // 4)
         if self._trusted:
             self._look()
-            flags = self._graph.search(queries, ef, allowed, found, expected, budget)
+            flags = self._graph.search(queries, ef, allowed, found, expected, budget, None, allowed_nodes)
         else:
-            flags = self._run(lambda: self._graph.search(queries, ef, allowed, found, expected, budget), found)
+            flags = self._run(
+                lambda: self._graph.search(queries, ef, allowed, found, expected, budget, None, allowed_nodes), found
+            )
         if flags:
             self._raise_if(flags)
             found.become(before)

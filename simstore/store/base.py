@@ -1,5 +1,6 @@
 """What all parts of a Store share: the core that serves, and its end."""
 
+import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from simstore.embedders import Embedder
-from simstore.errors import CorruptStoreError, StorageFullError
+from simstore.errors import CorruptStoreError, ForkedStoreError, StorageFullError, StoreClosedError
 from simstore.storage import Schema, Transaction
 from simstore.store import opening
 from simstore.store.core import Core, Cores, Setting
@@ -31,6 +32,7 @@ class StoreBase:
         self._embedders = Embedders(setting.path, embedder, opened.schema.embedder, readonly=setting.readonly)
         self._cores = Cores(setting, opened)
         self._finalizer = weakref.finalize(self, self._cores.close)
+        self._closing = threading.RLock()
 
     @property
     def _core(self) -> Core:
@@ -87,10 +89,19 @@ class StoreBase:
         Raises:
             StorageFullError: No space to fold the tail. The store is closed all the same, and everything written is in it.
         """
-        if not self._finalizer.alive:
-            return
         try:
             self._check_usable()
+        except ForkedStoreError:
+            self._finalizer()
+            raise
+        except StoreClosedError:
+            pass  # or it is just being closed
+        with self._closing:
+            if self._finalizer.alive:
+                self._close(progress)
+
+    def _close(self, progress: Progress | None) -> None:
+        try:
             self._core.maintenance.stop()
             if not self._setting.readonly:
                 self._run(lambda core: core.maintenance.run(progress=progress, stoppable=False))

@@ -22,6 +22,7 @@ from simstore.store.writer import Writer
 __all__ = ["Core", "Cores", "Setting"]
 
 T = TypeVar("T")
+_OWN_THREADS = ("simstore-maintenance", "simstore-build", "simstore-search")  # which close() waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,16 @@ class Cores:
         with self._lock:
             self.is_closed = True
             core, self.current = self.current, _Ended(self.setting.path)
-        core.maintenance.stop()
-        self._threads.close()
-        core.views.forget()
-        core.filters.forget()
-        release(self.setting.path, core.environment, for_snapshot=self.setting.snapshot is not None)
+        if threading.current_thread().name.startswith(_OWN_THREADS):  # a Store that nobody holds was found there
+            threading.Thread(target=self._end, args=(core,), name="simstore-closing").start()
+        else:
+            self._end(core)
+
+    def _end(self, core: Core) -> None:
+        try:
+            core.maintenance.stop()
+            self._threads.close()
+            core.views.forget()
+            core.filters.forget()
+        finally:
+            release(self.setting.path, core.environment, for_snapshot=self.setting.snapshot is not None)

@@ -2,8 +2,10 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +47,8 @@ class Selection:
     n_read: int
     checked: set[int]
     _counts: dict[int, int] = field(default_factory=dict)
-    _nodes: dict[Segment, NDArray[np.uint32]] = field(default_factory=dict)
+    _nodes: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    _node_words: dict[int, NDArray[np.uint64] | None] = field(default_factory=dict)
 
     def count_in(self, segment: Segment) -> int:
         """How many are in a segment."""
@@ -60,10 +63,26 @@ class Selection:
         Raises:
             CorruptStoreError: The segment's file is damaged.
         """
-        known = self._nodes.get(segment)
+        known = self._nodes.get(segment.first_row)
         if known is None:
             known = np.unique(segment.nodes_of(self.rows.rows(segment.first_row, segment.last_row + 1)))
-            self._nodes[segment] = known
+            self._nodes[segment.first_row] = known
+        return known
+
+    def node_words(self, segment: Segment) -> NDArray[np.uint64] | None:
+        """The same nodes as a bitmap; None when first asked, since making it reads the row of every node.
+
+        Raises:
+            CorruptStoreError: The segment's file is damaged.
+        """
+        if segment.first_row not in self._node_words:
+            self._node_words[segment.first_row] = None
+            return None
+        known = self._node_words[segment.first_row]
+        if known is None:
+            bits = np.zeros((segment.n_nodes + 63) // 64 * 64, bool)
+            bits[self.nodes(segment)] = True
+            known = self._node_words[segment.first_row] = np.packbits(bits, bitorder="little").view("<u8").astype(np.uint64)
         return known
 
 
@@ -89,8 +108,9 @@ class Filters:
         self._database = database
         self._lock = threading.Lock()
         self._matches: OrderedDict[Where, _Matches] = OrderedDict()
-        self._view: View | None = None
+        self._view: Callable[[], View | None] = _no_view  # weak: it keeps files mapped that merges have replaced
         self._selections: OrderedDict[Where, Selection] = OrderedDict()  # of that view
+        self._last: tuple[Callable[[], View | None], Where, Selection] | None = None  # what was asked for last
 
     def selection(self, txn: Transaction, view: View, where: Where) -> Selection:
         """The rows of a view that the filter lets through; the transaction sees the view's state.
@@ -98,18 +118,22 @@ class Filters:
         Raises:
             CorruptStoreError: An item that had to be looked at is damaged.
         """
+        last = self._last
+        if last is not None and last[0]() is view and last[1] is where:  # to hash a filter takes microseconds
+            return last[2]
         with self._lock:
-            known = self._selections.get(where) if self._view is view else None
+            known = self._selections.get(where) if self._view() is view else None
             before = self._matches.get(where)
         if known is not None:
+            self._last = ref(view), where, known
             return known
         if before is not None and before.seq > view.state.seq:  # an older view may see rows that died before
             return self.selection_once(txn, view, where)
         matches = self._matched(txn, view, where, before)
         selection = _selected(view, matches)
         with self._lock:
-            if self._view is not view:
-                self._view = view
+            if self._view() is not view:
+                self._view, self._last = ref(view), None
                 self._selections.clear()
             _remember(self._matches, where, matches)
             _remember(self._selections, where, selection)
@@ -124,7 +148,7 @@ class Filters:
         with self._lock:
             self._matches.clear()
             self._selections.clear()
-            self._view = None
+            self._view, self._last = _no_view, None
 
     def _matched(self, txn: Transaction, view: View, where: Where, before: _Matches | None) -> _Matches:
         n_rows, indexed, repaired_seq = view.state.next_row, view.schema.indexed, view.state.repaired_seq
@@ -141,6 +165,10 @@ class Filters:
         words = found.sure
         _set(words, _matching(txn, self._database, where, unsure))
         return _Matches(view.state.seq, repaired_seq, indexed, words, n_rows, found.n_listed, len(unsure))
+
+
+def _no_view() -> None:
+    return None
 
 
 def _remember(known: OrderedDict[Where, T], where: Where, value: T) -> None:

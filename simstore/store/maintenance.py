@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,7 +176,7 @@ class Maintenance:
         self._wake = threading.Condition()
         self._wanted = False
         self._failed_seq: int | None = None
-        self._considered: View | None = None
+        self._considered: Callable[[], View | None] = lambda: None  # weak: it keeps files mapped that others have replaced
         self._thread: threading.Thread | None = None
         if background:
             self._thread = threading.Thread(target=self._loop, name="simstore-maintenance", daemon=True)
@@ -185,9 +186,9 @@ class Maintenance:
 
     def consider(self, view: View) -> None:
         """After a search: has the background thread look, if there may be something to do."""
-        if self._thread is None or self._considered is view or self._failed_seq == view.state.seq:
+        if self._thread is None or self._considered() is view or self._failed_seq == view.state.seq:
             return
-        self._considered = view
+        self._considered = ref(view)
         if next_job(view) is not None:
             with self._wake:
                 self._wanted = True
@@ -329,6 +330,7 @@ class Maintenance:
             raise
         if not named:
             discard(self._files, temporary)
+            discard(self._files, self._directory / name_of(job, temporary))  # published, and then the map had to grow
             return
         self._statistics.built(expected, is_merge=bool(job.replaces))
         steps.reached("publish.committed")

@@ -70,8 +70,10 @@ def search_segment(sight: Sight, segment: Segment, queries: NDArray[np.float32],
     allowed, n_allowed = sight.allowed(segment)
     path = path_through(segment, n_allowed, allowed is None, request, found.k)
     if path == "graph":
-        n_filtered = None if sight.chosen is None else n_allowed
-        if segment.search(queries, request.ef, allowed, found, min(found.k, n_allowed), n_filtered):
+        n_filtered, nodes = None, None
+        if sight.chosen is not None and allowed is not None:
+            n_filtered, nodes = n_allowed, sight.chosen.node_words(segment)
+        if segment.search(queries, request.ef, allowed, found, min(found.k, n_allowed), n_filtered, nodes):
             return path
         path = "exact" if allowed is None or 2 * n_allowed > segment.n_rows else "rows"  # it met too few, or too many
     if path == "rows":

@@ -27,7 +27,7 @@ class Loose(NamedTuple):
     coarse: Coarse | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class View:
     """One state of the store.
 
