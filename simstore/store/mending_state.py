@@ -53,7 +53,7 @@ def _known_rows(repair: Repair) -> tuple[int, int]:
         n_purged = 0
     n_rows = n_purged + database.n_entries(txn, "items")  # in a sound store there are no others
     rows = [row + 1 for row, _ in database.items(txn) if row < n_rows]  # damaged ones, too
-    return max(*rows[-1:], *(row for row, _ in known)), max(seq for _, seq in known)
+    return max([*rows[-1:], *(row for row, _ in known)]), max(seq for _, seq in known)
 
 
 def _sound(entries: Iterable[tuple[N, bytes]], read: Callable[[N, bytes], tuple[int, int]]) -> Iterator[tuple[int, int]]:
