@@ -94,8 +94,7 @@ class _Agent:
         assert_finds(self.store, model, 1)
 
     def check(self) -> list[str]:
-        """What is wrong, apart from files that a killed process has left behind."""
-        return [str(problem) for problem in self.store.check(deep=True) if problem.where != "files"]
+        return [str(problem) for problem in self.store.check(deep=True)]
 
     def write_on(self, board: str, place: int) -> int:
         return write_on(self.store, Board(Path(board)), place)

@@ -207,6 +207,15 @@ def test_what_can_be_mended(name: str, copied: tuple[Path, Past]) -> None:
     assert wrong_with(path, past) is None
 
 
+def test_the_lost_state_of_an_empty_store(tmp_path: Path) -> None:
+    path = tmp_path / "s.sim"
+    open_at(path, metric="l2", dim=4).close()
+    change(path, None, b"state", None)
+    assert repaired(path) == Repaired(["state"], [], None, [])
+    with open_at(path) as store:
+        assert store.add(None, np.ones((1, 4))) == [0] and store.check(deep=True) == []
+
+
 def test_a_sound_store_is_left_alone(copied: tuple[Path, Past]) -> None:
     path, _ = copied
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file() and file.name != "lock.mdb"}

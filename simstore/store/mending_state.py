@@ -1,5 +1,9 @@
 """repair(): the state, and which rows are gone for good."""
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +16,7 @@ from simstore.store.survey import Survey, keys_leading_to
 
 __all__ = ["mended_purged", "mended_state"]
 
+N = TypeVar("N")
 _JUMP = 1 << 32  # a lost seq is told anew this far above all that are known: no process knows a later state
 
 
@@ -35,38 +40,36 @@ def mended_state(repair: Repair) -> State:
 def _known_rows(repair: Repair) -> tuple[int, int]:
     """The row after the last that anything sound names, and the newest seq."""
     txn, database = repair.txn, repair.database
-    rows, seqs = [0], [0]
-    for first_row, value in database.segment_values(txn):
-        try:
-            rows.append(SegmentRecord.of(value, first_row).last_row + 1)
-        except CorruptStoreError:
-            continue
-    for name, value in database.snapshot_values(txn):
-        try:
-            snapshot = SnapshotRecord.of(value, name)
-        except CorruptStoreError:
-            continue
-        rows.append(snapshot.next_row)
-        seqs.append(snapshot.seq)
-    for row, value in database.tombstone_values(txn):
-        try:
-            seqs.append(int.from_bytes(unsealed(value, "", row), "big"))
-            rows.append(row + 1)
-        except CorruptStoreError:
-            continue
+    known = [(0, 0)]
+    known += _sound(database.segment_values(txn), lambda row, value: (SegmentRecord.of(value, row).last_row + 1, 0))
+    known += _sound(database.snapshot_values(txn), lambda name, value: _of_snapshot(SnapshotRecord.of(value, name)))
+    known += _sound(
+        database.tombstone_values(txn), lambda row, value: (row + 1, int.from_bytes(unsealed(value, "", row), "big"))
+    )
+    known += _sound(database.items(txn), _of_item)
     try:
         n_purged = len(database.purged(txn))
     except CorruptStoreError:
         n_purged = 0
     n_rows = n_purged + database.n_entries(txn, "items")  # in a sound store there are no others
-    for row, value in database.items(txn):
-        try:
-            read_record(value, row)
-            seqs.append(created_seq_of(value))
-            rows.append(row + 1)
-        except CorruptStoreError:
-            rows.append(row + 1 if row < n_rows else 0)
-    return max(rows), max(seqs)
+    rows = [row + 1 for row, _ in database.items(txn) if row < n_rows]  # damaged ones, too
+    return max([*rows[-1:], *(row for row, _ in known)]), max(seq for _, seq in known)
+
+
+def _sound(entries: Iterable[tuple[N, bytes]], read: Callable[[N, bytes], tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is read of the entries that are sound."""
+    for name, value in entries:
+        with suppress(CorruptStoreError):
+            yield read(name, value)
+
+
+def _of_snapshot(snapshot: SnapshotRecord) -> tuple[int, int]:
+    return snapshot.next_row, snapshot.seq
+
+
+def _of_item(row: int, value: bytes) -> tuple[int, int]:
+    read_record(value, row)
+    return row + 1, created_seq_of(value)
 
 
 def mended_purged(repair: Repair, found: Survey) -> NDArray[np.bool_]:
