@@ -2,6 +2,7 @@
 
 import _thread
 import ctypes
+import gc
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from weakref import ref
 
 import commits_child
 import numpy as np
@@ -32,6 +34,7 @@ from simstore.errors import (
     StorageFullError,
     StoreClosedError,
 )
+from simstore.storage import MovedError
 from simstore.store import arguments, commits
 from simstore.store.arguments import NewItems
 from simstore.store.commits import Commits
@@ -331,6 +334,29 @@ def test_two_failing_works_get_their_own_errors(store: Store) -> None:
     calls = grouped(store, [failing(ValueError("a")), lambda: store.add("good", [1.0]), failing(TypeError("b"))])
     assert [str(call.error) for call in calls] == ["a", "None", "b"] and calls[1].result == ["good"]
     assert store.add("after", [1.0]) == ["after"]
+
+
+@pytest.mark.parametrize("n_calls", [0, 1, 3])
+@pytest.mark.parametrize("error", [KeyExistsError, CorruptStoreError, MovedError])
+def test_an_error_goes_with_who_got_it(store: Store, error: type[Exception], n_calls: int) -> None:
+    """It refers to its frames, and those to the database: kept by a cycle, it would keep one that compact() has replaced."""
+    errors: list[Any] = []
+
+    def refused() -> None:
+        def work(txn: Any) -> None:
+            raise error("no")
+
+        try:
+            commits_of(store).write(work)
+        except error as err:
+            errors.append(ref(err))
+
+    gc.disable()
+    try:
+        grouped(store, [refused] * n_calls) if n_calls else refused()
+        assert len(errors) == max(1, n_calls) and [error() for error in errors if error() is not None] == []
+    finally:
+        gc.enable()
 
 
 def test_a_commit_that_fails_once_is_done_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

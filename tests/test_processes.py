@@ -491,8 +491,7 @@ def test_processes_that_build_graphs_at_once(processes: Processes, path: Path, c
     assert all(child.ask("check", deep=True) == [] for child in children)
     for child in children:
         child.ask("len")
-    if not compacts:  # issue 3, open: after compact() something still holds files that were replaced, until it is collected
-        assert [child.ask("deleted_files") for child in children] == [0, 0, 0]
+    assert [child.ask("deleted_files") for child in children] == [0, 0, 0]
     assert len(os.listdir(path / "segments")) == 1
 
 

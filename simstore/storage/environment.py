@@ -316,7 +316,10 @@ class Environment:
                 return result
             except (*REFUSALS, MovedError) as err:
                 refused = err  # nothing was put: py-lmdb's abort waits until no thread reads, its commit does not
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused  # with this frame in its traceback it would keep itself, and a database that was replaced
 
     def clear_dead_readers(self) -> int:
         """Frees the slots of readers whose process is gone: they would keep old pages from being used again."""
@@ -368,7 +371,8 @@ class Environment:
                 raise
         thread.join()
         if failed:
-            raise self.translated(failed[0]) from failed[0]
+            err = failed.pop()  # kept there it would refer to itself, by its traceback
+            raise self.translated(err) from err
 
     def is_usable(self) -> bool:
         """Whether this process opened it, and has not closed it."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from types import NoneType
 from typing import Any, TypeVar, cast
 
 from simstore.errors import SimstoreError
@@ -80,6 +81,10 @@ class _Group(Attempt):
             if fresh:
                 return True
         return False
+
+    def struck(self) -> bool:
+        """Whether what failed is an interrupt of the leader's thread: no work raises it, and it did not come again."""
+        return not self.failed_again and not isinstance(self.failure, (NoneType, SimstoreError, MemoryError))
 
     def run(self, txn: Transaction) -> None:
         """Does the works, those that are queued meanwhile as well. From the beginning, if the map had to grow."""
@@ -192,20 +197,23 @@ class Commits:
             group = self._group
             if group is None:
                 group = self._group = _Group(self._queue)
-            failure = None
-            if not group.committed and group.failure is None:
-                failure = self._attempt(group)
+            begins = not group.committed and group.failure is None
+            if begins:
+                self._attempt(group)
             if group.committed:
                 self._settle(group)
             else:
                 self._settle_each(group)
             self._group = None
-            if failure is not None and not group.failed_again and not isinstance(failure, (SimstoreError, MemoryError)):
-                raise failure  # no work raises it: it struck this thread
+            try:
+                if begins and group.struck():
+                    raise group.failure  # type: ignore[misc]
+            finally:
+                group.failure = None  # it refers to frames that refer to the group
         self._clear_dead_readers()
 
-    def _attempt(self, group: _Group) -> Exception | None:
-        """Runs a group's works in one transaction; returns why that failed."""
+    def _attempt(self, group: _Group) -> None:
+        """Runs a group's works in one transaction."""
         while group.take():
             pass
         try:
@@ -214,8 +222,6 @@ class Commits:
             if group.committed:
                 raise  # it struck this thread after the commit
             group.failure = err
-            return err
-        return None
 
     def _settle(self, group: _Group) -> None:
         self.n_commits += 1

@@ -36,5 +36,5 @@ def giving_way(work: Callable[[], T]) -> T:
     thread.start()
     thread.join()
     if failed:
-        raise failed[0]
+        raise failed.pop()  # kept here it would refer to itself, by its traceback
     return done[0]
