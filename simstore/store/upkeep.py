@@ -92,6 +92,8 @@ class Upkeep(StoreBase):
     def backup(self, dest: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
         """Copies the store, as it is now, to a new directory, while it is in use: ``simstore.open(dest)`` is a full store.
 
+        All of it, snapshots included, also where this Store is opened on one of them.
+
         Args:
             dest: A path where there is nothing yet.
             progress: Called as progress(stage, done, total) now and then.
