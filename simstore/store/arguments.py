@@ -210,6 +210,8 @@ def vectors_of(vectors: Any, dim: int | None, *, single: bool = False, what: str
         raise DimensionError(f"{what} {have}; this store holds vectors of {dim}")
     if array.shape[1] == 0 and len(array):
         raise DimensionError(f"{what} have no numbers: a vector needs at least one")
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
         return np.ascontiguousarray(array, np.float32)
 

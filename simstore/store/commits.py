@@ -16,6 +16,7 @@ __all__ = ["Commits"]
 T = TypeVar("T")
 _MOST = 256  # works in one transaction
 _LOOK_AGAIN_S = 0.05
+_GATHER_S = 0.00005  # within which the next call comes, where threads write all the time
 _CLEAR_READERS_S = 1.0
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class _Ticket(Attempt):
     settled = False  # result or error is the call's
     withdrawn = False  # the call was interrupted: nobody waits any more
     wake: Any = None  # a lock that the call waits to acquire
+    after: "_Ticket | None" = None  # the call that this one wakes
 
     def __init__(self, work: Callable[[Transaction], Any], thread: int) -> None:
         self.work = work
@@ -103,6 +105,10 @@ class Commits:
     leader. A refused work (REFUSALS) fails its own call only. Any other failure undoes the transaction, and each of its works
     runs again in one of its own: a work may run several times, so it keeps nothing outside the transaction.
 
+    Calls that shared a commit come again together. The next leader waits until as many are there, or until none has come for a
+    moment: a commit of its own for the first of them would have all others wait for the disk once more. And each call wakes
+    the next: woken all at once they would fight for Python's lock.
+
     Interrupts (Ctrl-C, SystemExit, PyThreadState_SetAsyncExc) strike where they like: in CPython when a call returns, when a
     function begins and where a loop jumps back, and nowhere else. However many strike, it is guaranteed that
 
@@ -125,6 +131,7 @@ class Commits:
         self._queue: deque[_Ticket] = deque()
         self._group: _Group | None = None  # the leader's, or what an interrupted leader left
         self._leader: _Ticket | None = None
+        self._n_last = 1  # calls in the last transaction
         self._mutex = threading.Lock()  # for becoming the leader; held for no call, so that nobody ever waits for it
         self._clear_at = time.monotonic() + _CLEAR_READERS_S
 
@@ -141,7 +148,7 @@ class Commits:
             return self._environment.write(work)  # LMDB says whether a transaction is open
         ticket = _Ticket(work, thread)
         try:
-            if self._takes_lead(ticket) and not self._queue and self._group is None:
+            if self._takes_lead(ticket) and self._n_last == 1 and not self._queue and self._group is None:
                 ticket.result = self._environment.write(work)  # alone: nothing to leave behind for a next leader
                 self.n_commits += 1
                 self.n_writes += 1
@@ -155,6 +162,8 @@ class Commits:
             led = self._leader is ticket
             if led:
                 self._leader = None
+            if ticket.after is not None:
+                ticket.after.rouse()
             if not ticket.settled:
                 ticket.withdrawn = True
                 self._rouse_next()
@@ -214,21 +223,38 @@ class Commits:
 
     def _attempt(self, group: _Group) -> None:
         """Runs a group's works in one transaction."""
-        while group.take():
-            pass
+        self._gather(group)
         try:
             self._environment.write(group.run, attempt=group)
         except Exception as err:
             if group.committed:
                 raise  # it struck this thread after the commit
             group.failure = err
+        self._n_last = len(group.tickets)
+
+    def _gather(self, group: _Group) -> None:
+        """Moves the queue into the group, and waits for those that are about to come."""
+        while group.take():
+            pass
+        n = 0
+        while n < len(group.tickets) < self._n_last:
+            n = len(group.tickets)
+            time.sleep(_GATHER_S)
+            while group.take():
+                pass
 
     def _settle(self, group: _Group) -> None:
         self.n_commits += 1
-        for ticket in group.tickets:
+        first = None
+        for ticket in reversed(group.tickets):
             if not ticket.settled:
                 self.n_writes += ticket.error is None
-                ticket.settle()
+                ticket.after = first
+                ticket.settled = True
+                if ticket.wake is not None and not ticket.withdrawn:
+                    first = ticket
+        if first is not None:
+            first.rouse()
 
     def _settle_each(self, group: _Group) -> None:
         """Gives each work what it would have got alone."""

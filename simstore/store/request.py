@@ -13,6 +13,7 @@ from simstore.where import Where, where_of
 __all__ = ["OutdatedError", "Request", "refuse_outdated", "request_of"]
 
 _DEFAULT_EF = 128
+_DEFAULT_EF_FILTERED = 160  # a walk through what a filter leaves out sees less (GloVe, half of it, far away: 0.975 at 128)
 _LARGEST_EF = 1 << 30
 
 
@@ -64,7 +65,7 @@ def _checked(k: Any, ef: Any, recall: Any, exact: bool, max_distance: Any, with_
                 max_distance = float(np.float32(max_distance))
         except OverflowError:  # an int beyond all floats
             max_distance = np.inf if max_distance > 0 else -np.inf
-    ef = min(int(ef or _DEFAULT_EF), _LARGEST_EF)
+    ef = min(int(ef or (_DEFAULT_EF if where is None else _DEFAULT_EF_FILTERED)), _LARGEST_EF)
     condition = None if where is None else where_of(where)
     is_exact = bool(exact) or recall == 1
     wanted = None if recall is None or is_exact else float(recall)

@@ -49,7 +49,7 @@ class Searching(StoreBase):
             k: How many; fewer come back when there are fewer. None: everything within max_distance.
             input: In place of query: an input for the store's embedder.
             where: Only items that match, as in ``field("year") >= 2020``; or as a dict, ``{"year": {"$gte": 2020}}``.
-            ef: How many candidates the search keeps; more find better, and take longer.
+            ef: How many candidates the search keeps; more find better, and take longer. By default 128, with a filter 160.
             recall: In place of ef: the share of the true neighbours that is to be found. The store measures itself the first
                 time (seconds), and again when its graphs have changed; 1 compares with every item.
             exact: Compare with every item.

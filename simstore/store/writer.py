@@ -199,13 +199,15 @@ class Writer:
             database.bury(txn, change.dead, seq)
             database.put_log(txn, seq, LogEntry(state.log_seq, tuple(change.dead)))
             steps.reached("write.buried")
-        new = replace(
-            state,
+        new = State(  # not by replace(): that takes a tenth of one item's write
             seq=seq,
             next_row=state.next_row + n_rows,
             n_live=change.n_live,
             next_number=change.next_number,
+            segments_seq=state.segments_seq,
             log_seq=seq if change.dead else state.log_seq,
+            snapshots_seq=state.snapshots_seq,
+            repaired_seq=state.repaired_seq,
         )
         database.put_state(txn, new)
         steps.reached("write.put")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from simstore.errors import EmbedderMismatchError, InvalidArgumentError, InvalidVectorError
+from simstore.errors import DimensionError, EmbedderMismatchError, InvalidArgumentError, InvalidVectorError
 from simstore.index import prepared
 from simstore.metrics import METRICS
 from simstore.store import arguments, opening
@@ -121,13 +121,16 @@ class Writing(StoreBase):
         self._check_writable()
         if (vectors is None) == (inputs is None):
             raise InvalidArgumentError("give vectors, or inputs for the store's embedder: one of them, not both")
-        schema = self._view().schema
+        schema = self._schema() if inputs is None else self._view().schema  # a new view costs more than one item's write
         single = keys is not None and arguments.is_single(keys)
         named = None if keys is None else arguments.keys_of(keys)
         if named is not None and not named.plain and not _length(inputs if vectors is None else vectors):
             raise InvalidArgumentError("nothing to write: the batch is empty")
         if vectors is not None:
-            checked = arguments.vectors_of(vectors, schema.dim, single=single)
+            try:
+                checked = arguments.vectors_of(vectors, schema.dim, single=single)
+            except DimensionError:  # unless another process has changed the width
+                checked = arguments.vectors_of(vectors, self._view().schema.dim, single=single)
             batch = arguments.batch_of(named, labels, data, len(checked), single=single)
         else:
             given = [inputs] if single else arguments.sized("inputs", inputs)

@@ -44,7 +44,7 @@ def random_case(context: Context) -> Iterator[Row]:
             repeats = context.settings.repeats_or(_REPEATS)
             yield case.speed_row("  speed, to hnswlib's filter= at that recall", case.recall, repeats)
             yield case.speed_row(f"  and where it need only reach {FILTERED_RECALL:.0%}", FILTERED_RECALL, repeats)
-            yield case.same_ef_row(f"  and both at ef {_USUAL_EF}, the default", repeats, at_least(speed))
+            yield case.same_ef_row(f"  and both at ef {_USUAL_EF}", repeats, at_least(speed))
             yield case.twin_row()
             yield case.first_use_row()
 

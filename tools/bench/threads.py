@@ -16,7 +16,7 @@ from bench.timing import interleave
 __all__ = ["threads_case"]
 
 _REPEATS = 5
-_MORE = 4  # times as many adds by many threads: they are to be as much faster
+_MORE = 64  # times as many adds by many threads, which are as much faster: their start and end are to count little
 
 
 def threads_case(context: Context) -> Iterator[Row]:
