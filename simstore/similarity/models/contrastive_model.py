@@ -153,6 +153,6 @@ def _check_features(name: str, model: Any) -> None:
     shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise InvalidArgumentError(
-            f"{name} is a functional or Sequential model that knows its input, with one output [None, d]; this one has {shape}: "
+            f"{name} is a functional or Sequential model that knows its input and has one output [None, d], not {shape}: "
             "pool or flatten it"
         )
