@@ -22,7 +22,7 @@ from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieva
 __all__ = ["EvalCallback", "SplitValidationLoss"]
 
 
-class EvalCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class EvalCallback(keras.callbacks.Callback):
     """Indexes targets with the weights of each epoch, and evaluates the neighbours of queries among them.
 
     Results are in the epoch's logs: History has them, and callbacks that come after this one (EarlyStopping, TensorBoard). The

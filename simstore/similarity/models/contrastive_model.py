@@ -15,7 +15,7 @@ ALGORITHMS = ("simsiam", "simclr", "barlow", "vicreg")
 
 
 @keras.saving.register_keras_serializable("simstore.similarity")
-class ContrastiveModel(Compiling, keras.Model):  # type: ignore[misc]
+class ContrastiveModel(Compiling, keras.Model):
     """A backbone, and a projector on it, that are trained to embed two views of an example alike.
 
     ``fit`` takes pairs of batches (view 1, view 2) of the same examples. With z = projector(backbone(view)), the loss L is
