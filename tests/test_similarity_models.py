@@ -370,7 +370,7 @@ def test_a_target_that_is_not_reached_is_no_cutpoint(model: Any) -> None:
 
 
 def test_match_uses_the_k_and_the_matcher_that_were_calibrated(model: Any) -> None:
-    model.calibrate(QUERIES[:2], ["a", "b"], k=4, matcher="match_majority_vote")
+    model.calibrate(QUERIES[:2], ["a", "a"], k=4, matcher="match_majority_vote")
     assert model.match(QUERIES[1:2]) == ["a"]  # b, a, one without a label, a
     assert model.match(QUERIES[1:2], k=1, matcher="match_nearest") == ["b"]
 
