@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("keras", reason="needs the extra simstore[keras]")
 
 import keras
-from similarity_models import batches, digits, digits_model, plain_model
+from similarity_models import batches, digits, digits_model, plain_model, values
 
 from simstore.errors import (
     DuplicateKeyError,
@@ -454,18 +454,18 @@ def test_losses_with_weights_of_their_own_are_trained_and_saved(loss: Any, tmp_p
     images, labels = digits()
     model = digits_model()
     model.compile(keras.optimizers.Adam(1e-2), loss=loss())
-    before = [keras.ops.convert_to_numpy(weight) for weight in model.loss.layer.weights]
+    before = [values(weight) for weight in model.loss.layer.weights]
     history = model.fit(batches(images[:640], labels[:640]), epochs=3, verbose=0).history["loss"]
     assert history[-1] < history[0]
-    learned = [keras.ops.convert_to_numpy(weight) for weight in model.loss.layer.weights]
+    learned = [values(weight) for weight in model.loss.layer.weights]
     assert not np.array_equal(before[0], learned[0])
     model.evaluate(batches(images[640:768], labels[640:768]), verbose=0)  # what is evaluated is not remembered
     for now, then in zip(model.loss.layer.weights, learned, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+        np.testing.assert_array_equal(values(now), then)
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     for now, then in zip(loaded.loss.layer.weights, learned, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+        np.testing.assert_array_equal(values(now), then)
     assert loaded.embedder().spec.fingerprint == model.embedder().spec.fingerprint
     assert loaded.fit(batches(images[:640], labels[:640]), epochs=1, verbose=0).history["loss"][0] < history[0]
     model.index(images[:100], labels[:100])

@@ -51,6 +51,7 @@ class Compiling(Matching):
         Raises:
             InvalidArgumentError: distance="auto", and the loss has none; the index holds items by another metric.
         """
+        self._check_metrics(metrics, weighted_metrics)
         chosen = self._distance_of(loss) if distance == "auto" else distance
         self._set_distance(chosen, embedding_output, search, kv_store, evaluator, stat_buffer_size)
         track(self, loss)
@@ -82,6 +83,9 @@ class Compiling(Matching):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _check_metrics(self, *metrics: Any) -> None:
+        """Raises InvalidArgumentError for metrics that the model cannot compute."""
 
     def _distance_of(self, loss: Any) -> Distance | str:
         """The distance that a loss stands for."""
