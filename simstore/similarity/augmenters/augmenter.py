@@ -72,6 +72,7 @@ class ImageAugmenter(Augmenter):
         Raises:
             InvalidArgumentError: x is no batch of images, or its values are out of range.
         """
+        x = x if hasattr(x, "shape") else np.asarray(x)
         low, high = self._range_of(x)
         images = (ops.cast(ops.convert_to_tensor(x), "float32") - low) / (high - low)
         draw = self._next_seed if seed is None else _counted(seed)

@@ -76,7 +76,7 @@ class BarlowAugmenter(ImageAugmenter):
 
     def _view(self, images: Any, draw: Seed) -> Any:
         box = of_images.random_side_box(images, draw, side=(0.75, 1.0))
-        is_flipped = of_images.happens(of_images.count(images), self.flip_probability, draw)
+        is_flipped = of_images.happens(images, self.flip_probability, draw)
         view = of_images.resample(images, box, self.height, self.width, is_flipped=is_flipped)
         view = of_images.color_jitter(
             view,

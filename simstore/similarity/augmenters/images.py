@@ -74,13 +74,13 @@ def blur(images: Any, draw: Seed, *, probability: float, sigma: tuple[float, flo
     """Some images blurred by a Gaussian of a random width, in pixels."""
     n, height, width = _size(images)
     widths = ops.maximum(_uniform(n, *sigma, draw), _NO_BLUR)
-    widths = ops.where(happens(n, probability, draw), widths, _NO_BLUR)
+    widths = ops.where(happens(images, probability, draw), widths, _NO_BLUR)
     return _separable(images, _gaussian(widths, height), _gaussian(widths, width))
 
 
 def solarize(images: Any, draw: Seed, *, probability: float, threshold: float) -> Any:
     """Some images with their pixels of at least threshold inverted."""
-    chosen = ops.reshape(happens(_size(images)[0], probability, draw), (-1, 1, 1, 1))
+    chosen = ops.reshape(happens(images, probability, draw), (-1, 1, 1, 1))
     return ops.where(ops.logical_and(chosen, images >= threshold), 1.0 - images, images)
 
 
@@ -106,7 +106,7 @@ def color_jitter(
     But for the clipping of values the order makes no difference (all are linear and leave greys grey), so it is fixed.
     """
     n = _size(images)[0]
-    is_jittered = happens(n, jitter_probability, draw)
+    is_jittered = happens(images, jitter_probability, draw)
 
     def around(middle: float, reach: float) -> Any:
         values = _uniform(n, max(middle - reach, 0.0) if middle else -reach, middle + reach, draw)
@@ -116,14 +116,14 @@ def color_jitter(
     mean = ops.mean(images, axis=(1, 2), keepdims=True)
     images = (images - mean) * _each(around(1.0, contrast)) + mean
     if images.shape[-1] == 3:
-        scale = ops.where(happens(n, grey_probability, draw), 0.0, around(1.0, saturation))
+        scale = ops.where(happens(images, grey_probability, draw), 0.0, around(1.0, saturation))
         images = _recoloured(images, scale, around(0.0, hue) * (2 * math.pi))
     return ops.clip(images, 0.0, 1.0)
 
 
-def happens(n: Any, probability: float, draw: Seed) -> Any:
-    """bool [n], each true with that probability."""
-    return keras.random.uniform((n,), seed=draw()) < probability
+def happens(images: Any, probability: float, draw: Seed) -> Any:
+    """bool [n], true for each image with that probability."""
+    return _uniform(_size(images)[0], 0.0, 1.0, draw) < probability
 
 
 def _recoloured(images: Any, scale: Any, angle: Any) -> Any:

@@ -82,7 +82,7 @@ class SimCLRAugmenter(ImageAugmenter):
             box = of_images.random_area_box(images, draw, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3))
         else:
             box = of_images.centre_box(images)
-        is_flipped = of_images.happens(of_images.count(images), 0.5, draw) if self.flip else None
+        is_flipped = of_images.happens(images, 0.5, draw) if self.flip else None
         view = of_images.resample(images, box, self.height, self.width, is_flipped=is_flipped)
         if self.color_distort:
             view = of_images.color_jitter(
