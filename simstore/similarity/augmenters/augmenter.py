@@ -22,9 +22,7 @@ class Augmenter(ABC):
     def augment(self, x: Any, y: Any, num_augmentations_per_example: int, is_warmup: bool) -> list[Any]:
         """So many views, each like x."""
 
-    def __call__(
-        self, x: Any, y: Any = None, num_augmentations_per_example: int = 2, is_warmup: bool = False
-    ) -> list[Any]:
+    def __call__(self, x: Any, y: Any = None, num_augmentations_per_example: int = 2, is_warmup: bool = False) -> list[Any]:
         """So many views of a batch, each like x.
 
         Args:

@@ -89,9 +89,7 @@ class BarlowAugmenter(ImageAugmenter):
             jitter_probability=self.jitter_probability,
             grey_probability=self.greyscale_probability,
         )
-        view = of_images.blur(
-            view, draw, probability=self.blur_probability, sigma=(self.blur_min_sigma, self.blur_max_sigma)
-        )
+        view = of_images.blur(view, draw, probability=self.blur_probability, sigma=(self.blur_min_sigma, self.blur_max_sigma))
         return of_images.solarize(view, draw, probability=self.solarize_probability, threshold=self.solarize_thresh / 255)
 
     def _resized(self, images: Any) -> Any:

@@ -16,6 +16,7 @@ from simstore.similarity.samplers.selection import (
     chosen_rows,
     class_rows,
     drawn_rows,
+    example_array,
     integer_labels,
 )
 
@@ -86,7 +87,7 @@ class MultiShotMemorySampler(Sampler):
         )
         labels = integer_labels(y)
         self._rows = chosen_rows(labels, len(x), class_list, total_examples_per_class, self.seed)
-        self._x = as_numpy(x) if load_example_fn is None else x
+        self._x = example_array(x) if load_example_fn is None else x
         self._y = labels[self._rows]
         self._load = load_example_fn
         by_class = class_rows(self._y)
@@ -161,7 +162,7 @@ class SingleShotMemorySampler(Sampler):
             raise InvalidArgumentError(
                 f"separate_views is for pairs: num_augmentations_per_example is 2 then, not {num_augmentations_per_example}"
             )
-        self._x = as_numpy(x)
+        self._x = example_array(x)
         if examples_per_batch > len(self._x):
             raise InvalidArgumentError(f"examples_per_batch={examples_per_batch}, but there are only {len(self._x)} examples")
         self.separate_views = separate_views

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
 
-__all__ = ["at_least", "chosen_rows", "class_rows", "drawn_rows", "integer_labels", "label_vector", "plain_seed", "select_examples"]
+__all__ = [
+    "at_least",
+    "chosen_rows",
+    "class_rows",
+    "drawn_rows",
+    "integer_labels",
+    "label_vector",
+    "plain_seed",
+    "select_examples",
+]
 
 Rows = NDArray[np.int64]
 
@@ -83,7 +92,9 @@ def chosen_rows(
 ) -> Rows:
     """The rows of at most per_class examples of each class in class_list, shuffled."""
     if len(labels) != n_examples:
-        raise InvalidArgumentError(f"x has {n_examples} examples and y {len(labels)} labels: there is one label for each example")
+        raise InvalidArgumentError(
+            f"x has {n_examples} examples and y {len(labels)} labels: there is one label for each example"
+        )
     if n_examples == 0:
         raise InvalidArgumentError("x and y are empty: there is nothing to sample")
     if per_class is not None:
@@ -163,6 +174,20 @@ def as_numpy(values: Any) -> NDArray[Any]:
         return np.asarray(values)
     except ValueError as err:
         raise InvalidArgumentError(f"examples have different shapes and make no array ({err}): resize or pad them") from err
+
+
+def example_array(x: Any) -> NDArray[Any]:
+    """Examples as an array [n, …].
+
+    Raises:
+        InvalidArgumentError: They have different shapes, or are no arrays at all.
+    """
+    examples = as_numpy(x)
+    if examples.ndim == 0 or examples.dtype == object:
+        raise InvalidArgumentError(
+            "x is no array [n, …]: resize or pad examples of different shapes, load others by load_example_fn"
+        )
+    return examples
 
 
 def shortened(values: list[Any], most: int = 12) -> str:

@@ -36,7 +36,7 @@ def TFRecordDatasetSampler(
     The files are read through, several at a time, in an order that is drawn anew for each pass. Examples are put together by
     class as they come, in blocks of example_per_class; as soon as there is a block of enough classes, they make a batch. So
     counts are exact however the examples lie, and memory is bounded: no more than 16 blocks of a class wait. What comes
-    beyond is left out, at random, until the next pass. That is the case of a class that is more frequent than others, and
+    beyond is left out, at random, until the next pass, as are examples that fill no block. That is the case of a class that is more frequent than others, and
     of files which, all taken together, have long stretches of few classes: then mix the examples when writing.
 
     Args:
@@ -68,10 +68,13 @@ def TFRecordDatasetSampler(
         raise InvalidArgumentError(f"batch_size={batch_size} is no multiple of example_per_class={example_per_class}")
     if shards_per_cycle is not None:
         at_least(1, shards_per_cycle=shards_per_cycle)
-    at_least(-1, num_repeat=num_repeat)
+    if num_repeat != -1:
+        at_least(1, num_repeat=num_repeat)
     shards = sorted(str(path) for path in Path(shard_path).glob(shard_suffix))
     if not shards:
-        raise InvalidArgumentError(f"there are no files {shard_suffix} in {shard_path}: shard_suffix= is the pattern of their names")
+        raise InvalidArgumentError(
+            f"there are no files {shard_suffix} in {shard_path}: shard_suffix= is the pattern of their names"
+        )
     start = plain_seed(seed)
     n_at_a_time = min(shards_per_cycle or len(shards), len(shards))
 
@@ -89,12 +92,14 @@ def TFRecordDatasetSampler(
         examples = one_pass(number).map(deserialization_fn, num_parallel_calls=parallelism, deterministic=True)
         _check_examples(tf, examples)
         blocks = examples.group_by_window(
-            lambda x, y: tf.cast(y, tf.int64), lambda _, window: window.batch(example_per_class, drop_remainder=True), example_per_class
+            lambda x, y: tf.cast(y, tf.int64),
+            lambda _, window: window.batch(example_per_class, drop_remainder=True),
+            example_per_class,
         )
         return blocks.map(lambda x, y: (number, x, y))
 
     with tf.device("cpu:0"):
-        passes = tf.data.Dataset.range(num_repeat if num_repeat >= 0 else np.iinfo(np.int64).max)
+        passes = tf.data.Dataset.range(num_repeat if num_repeat > 0 else np.iinfo(np.int64).max)
         blocks = passes.flat_map(blocks_of)
         spec = tf.nest.map_structure(
             lambda one: tf.TensorSpec([batch_size, *one.shape[1:]], one.dtype), tuple(blocks.element_spec[1:])
