@@ -148,10 +148,8 @@ def _from_sklearn(name: str) -> Splits:
     except ImportError as err:
         raise _NotHereError("not installed; pip install scikit-learn") from err
     bunch = getattr(datasets, f"load_{name}")()
-    if name == "digits":  # from 0 to 16
-        x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    else:
-        x = bunch.data.astype(np.float32)
+    is_image = name == "digits"  # from 0 to 16
+    x = np.rint(bunch.images * (255 / 16)).astype(np.uint8) if is_image else bunch.data.astype(np.float32)
     is_test = np.arange(len(x)) % 5 == 4
     return {"train": (x[~is_test], bunch.target[~is_test]), "test": (x[is_test], bunch.target[is_test])}
 

@@ -36,7 +36,7 @@ def load_image(path: str | Path, target_size: tuple[int, int] | None = None) -> 
         raise InvalidArgumentError(f"{path} is no image that Pillow can read: give load_example_fn= what reads it") from err
     if target_size is not None:
         image = image.resize((target_size[1], target_size[0]), Image.Resampling.LANCZOS)
-    return np.asarray(image, np.float32) / 255
+    return np.asarray(image, np.float32) / np.float32(255)
 
 
 class MultiShotFileSampler(MultiShotMemorySampler):

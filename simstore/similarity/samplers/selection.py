@@ -67,7 +67,8 @@ def label_vector(y: Any) -> NDArray[Any]:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise InvalidArgumentError(
-            f"y has one label per example, shape [n] or [n, 1], not {list(labels.shape)}: one-hot labels become np.argmax(y, axis=1)"
+            f"y has one label per example, shape [n] or [n, 1], not {list(labels.shape)}: "
+            "np.argmax(y, axis=1) makes such of one-hot ones"
         )
     return labels
 
@@ -143,7 +144,7 @@ def check_classes(by_class: dict[Any, Rows], n_classes: int, per_class: int, *, 
         label, count = next(iter(small.items()))
         raise InvalidArgumentError(
             f"{len(small)} of {len(by_class)} classes have fewer than examples_per_class_per_batch={per_class} examples "
-            f"(class {label!r} has {count}): lower it, leave them out by class_list, or draw their examples repeatedly by replace=True"
+            f"(class {label!r} has {count}): lower it, leave them out by class_list, or draw repeatedly from them by replace=True"
         )
 
 

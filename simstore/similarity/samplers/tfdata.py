@@ -36,7 +36,7 @@ def TFDataSampler(
     replace: bool = False,
     seed: int | None = None,
 ) -> Any:
-    """An endless dataset of batches, each of classes_per_batch classes with examples_per_class_per_batch examples, class by class.
+    """Endless batches of classes_per_batch classes with examples_per_class_per_batch examples of each, class by class.
 
     Classes and examples are drawn anew for every batch, without replacement within it. The examples of ds are held in
     memory as it gives them: let it give paths where they are large, and load them by load_fn. Give ``fit`` its
@@ -89,11 +89,10 @@ def TFDataSampler(
     with tf.device("cpu:0"):
         held = tf.nest.map_structure(tf.constant, examples)
         batches = tf.data.Dataset.counter().map(batch_of)
-        is_whole = isinstance(augmenter, Augmenter)
-        one_by_one = augmenter if augmenter is not None and not is_whole else None
+        one_by_one = None if isinstance(augmenter, Augmenter) else augmenter
         if load_fn is not None or one_by_one is not None:
             batches = _each(tf, batches, load_fn, one_by_one, warmup).batch(batch_size, drop_remainder=True)
-        if is_whole:
+        if isinstance(augmenter, Augmenter):
             batches = _augmented(tf, batches, augmenter, start, warmup)
         return batches.prefetch(tf.data.AUTOTUNE)
 

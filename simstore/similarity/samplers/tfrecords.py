@@ -31,13 +31,13 @@ def TFRecordDatasetSampler(
     *,
     seed: int | None = None,
 ) -> Any:
-    """A dataset of batches, each of batch_size / example_per_class classes with example_per_class examples, class by class.
+    """Batches of batch_size / example_per_class classes with example_per_class examples of each, class by class.
 
     The files are read through, several at a time, in an order that is drawn anew for each pass. Examples are put together by
     class as they come, in blocks of example_per_class; as soon as there is a block of enough classes, they make a batch. So
     counts are exact however the examples lie, and memory is bounded: no more than 16 blocks of a class wait. What comes
-    beyond is left out, at random, until the next pass, as are examples that fill no block. That is the case of a class that is more frequent than others, and
-    of files which, all taken together, have long stretches of few classes: then mix the examples when writing.
+    beyond is left out of this pass, at random, as are examples that fill no block. This is so for a class that is more
+    frequent than others, and where files, taken together, have long stretches of few classes: mix them when writing.
 
     Args:
         shard_path: The directory of the files.
@@ -144,6 +144,6 @@ def _batches(tf: Any, blocks: Any, n_classes: int, seed: int) -> Iterator[Any]:
 def _check_pass(n_made: int, seen: set[int], n_classes: int) -> None:
     if not n_made:
         raise InvalidArgumentError(
-            f"a pass over the files had {len(seen)} classes of at least example_per_class examples, and a batch is of {n_classes}: "
-            "make batch_size smaller, or example_per_class"
+            f"a pass over the files had {len(seen)} classes of at least example_per_class examples, and a batch has "
+            f"{n_classes}: make batch_size smaller, or example_per_class"
         )
