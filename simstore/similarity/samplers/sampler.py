@@ -18,7 +18,7 @@ AugmenterFn = Augmenter | Callable[[Any, Any, int, bool], Any]
 Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
-class Sampler(keras.utils.PyDataset):  # type: ignore[misc]
+class Sampler(keras.utils.PyDataset):
     """Base of the samplers: a Keras dataset of steps_per_epoch balanced batches, for ``fit``.
 
     A batch depends on seed, epoch and its number alone: it is the same in whatever order and by however many workers
