@@ -1,7 +1,9 @@
 """Data sets by name: where they are found, in which order, and what is said when they are not."""
 
+import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import keras
@@ -104,6 +106,41 @@ def test_keras_datasets_come_next(monkeypatch: pytest.MonkeyPatch, nowhere: Path
     path = save_splits(nowhere / "downloaded")
     monkeypatch.setattr("keras.src.datasets.mnist.get_file", lambda *args, **options: f"{path}.npz")
     assert load_dataset("mnist")[0].shape == (10, 2, 2, 1)
+
+
+def test_tensorflow_datasets_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the library, which is large: what of it is called, and how it answers, as in its version 4.9."""
+
+    class Builder:
+        info = SimpleNamespace(features={"picture": None, "label": None})
+
+        def __init__(self, name: str) -> None:
+            if name != "sketches":
+                raise LookupError(f"Dataset {name} not found.\nMore is said here.")
+
+        def download_and_prepare(self) -> None:
+            self.is_ready = True
+
+        def as_dataset(self, *, split: str) -> Any:
+            if not self.is_ready or split not in ("train", "test[:50%]"):
+                raise ValueError(f"Unknown split {split!r}")
+            count = 4 if split == "train" else 2
+            return [{"picture": np.full((2, 3, 3), place, np.uint8), "label": np.int64(place % 2)} for place in range(count)]
+
+    stand_in = ModuleType("tensorflow_datasets")
+    stand_in.builder = Builder  # type: ignore[attr-defined]
+    stand_in.as_numpy = iter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", stand_in)
+    sampler = TFDatasetMultiShotMemorySampler("sketches", 2, "picture", splits=["train", "test[:50%]"], seed=1)
+    x, y = sampler.get_slice()
+    assert x.shape == (6, 2, 3, 3) and sorted(x[:, 0, 0, 0].tolist()) == [0, 0, 1, 1, 2, 3]
+    np.testing.assert_array_equal(x[:, 0, 0, 0] % 2, y)
+    with pytest.raises(InvalidArgumentError, match=r"has \['picture', 'label'\], not \['image'\]"):
+        load_dataset("sketches")
+    with pytest.raises(InvalidArgumentError, match="has no split 'valid'"):
+        load_dataset("sketches", "valid", x_key="picture")
+    with pytest.raises(InvalidArgumentError, match=r"- tensorflow-datasets: LookupError: Dataset mnist not found\.$"):
+        load_dataset("mnist")
 
 
 def test_nowhere_names_every_place_and_its_remedy(nowhere: Path) -> None:

@@ -174,13 +174,16 @@ def _from_tfds(name: str, splits: list[str], x_key: str, y_key: str) -> Splits:
         builder = tfds.builder(name)
         builder.download_and_prepare()
     except Exception as err:  # unknown names, failed downloads: each has its own class there
-        raise _NotHereError(f"{type(err).__name__}: {err}") from err
+        raise _NotHereError(f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}") from err
     unknown = [key for key in (x_key, y_key) if key not in builder.info.features]
     if unknown:
         raise InvalidArgumentError(f"{name} of tensorflow-datasets has {list(builder.info.features)}, not {unknown}")
     found = {}
     for split in splits:
-        examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+        try:
+            examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+        except ValueError as err:
+            raise InvalidArgumentError(f"{name} of tensorflow-datasets has no split {split!r}: {err}") from err
         found[split] = ([one[x_key] for one in examples], [one[y_key] for one in examples])
     return found
 
