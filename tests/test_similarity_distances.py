@@ -93,7 +93,7 @@ def test_every_name_and_alias_is_known() -> None:
 
 @pytest.mark.parametrize("unknown", ["nearness", "", None, 3, ["cosine"]])
 def test_an_unnamed_distance_is_refused(unknown: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="distance is one of 'cosine', 'euclidean'.*or a Distance object"):
+    with pytest.raises(InvalidArgumentError, match=r"distance is one of 'cosine', 'euclidean'.*or a Distance object"):
         distances.get(unknown)
 
 

@@ -83,7 +83,8 @@ def test_without_pairs_there_is_no_number() -> None:
             if update:
                 metric.update_state(*update)
             has = update is not None and (name != "dist_gap") and (("neg" in name) == (update[0][1] == 1))
-            assert float(metric.result()) == (1 if has else 0) if "sum" in name else math.isnan(metric.result()) != has
+            got = float(metric.result())
+            assert got == (2.0 if has else 0.0) if "sum" in name else math.isnan(got) != has
             metric.reset_state()
 
 
