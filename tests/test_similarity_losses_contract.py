@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from loss_cases import CASES, DIM, N_CLASSES, Case, arguments, batch, every, model_of, value_of, with_labels
+from loss_cases import CASES, DIM, N_CLASSES, Case, arguments, batch, every, gradients, model_of, value_of, with_labels
 
 from simstore.errors import InvalidArgumentError
-from simstore.similarity import distances, losses
+from simstore.similarity import distances
 from simstore.similarity.losses import (
     XBM,
     ArcFaceLoss,
@@ -28,20 +28,6 @@ from simstore.similarity.losses import (
     track,
 )
 from simstore.similarity.losses.class_loss import ClassLoss
-
-
-def gradients(loss: Any, first: Any, second: Any) -> tuple[Any, list[Any]]:
-    """The loss, and its gradients by what is differentiable."""
-    weights = list(getattr(loss, "layer", None).trainable_weights) if getattr(loss, "layer", None) else []
-    second = ops.convert_to_tensor(second)
-    given = [second] if isinstance(loss, losses.MetricLoss) else [ops.convert_to_tensor(first, dtype=second.dtype), second]
-    with tf.GradientTape() as tape:
-        for tensor in given:
-            tape.watch(tensor)
-        value = loss(first if len(given) == 1 else given[0], second)
-    found = tape.gradient(value, given + [weight.value for weight in weights], unconnected_gradients="zero")
-    return value, found
-
 
 ODD = {
     "all of one class": (lambda y, x: (np.zeros_like(y), x)),
