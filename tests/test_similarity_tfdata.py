@@ -140,6 +140,9 @@ def test_wrong_arguments() -> None:
         TFDataSampler(DS, 6)
     with pytest.raises(InvalidArgumentError, match=r"class_list names \[4\]"):
         TFDataSampler(DS, class_list=[3, 4])
+    pairs = tf.data.Dataset.from_tensor_slices((X, {"id": Y}))
+    with pytest.raises(InvalidArgumentError, match="label_output='label' is not in y"):
+        TFDataSampler(pairs, label_output="label")
     ragged = tf.data.Dataset.range(1, 4).map(lambda n: (tf.zeros([n]), 0))
     with pytest.raises(InvalidArgumentError, match="different shapes"):
         TFDataSampler(ragged, 1)
