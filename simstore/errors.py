@@ -23,6 +23,7 @@ __all__ = [
     "KeyNotFoundError",
     "NotAStoreError",
     "NotCalibratedError",
+    "PackageMissingError",
     "ReadOnlyStoreError",
     "SimstoreError",
     "SnapshotExistsError",
@@ -158,6 +159,10 @@ class EmbedderRequiredError(SimstoreError, ValueError):
 
 class KerasMissingError(SimstoreError, ImportError):
     """Keras, or the backend that it computes with, is not installed."""
+
+
+class PackageMissingError(SimstoreError, ImportError):
+    """A package is not installed that one of simstore's extras brings."""
 
 
 class EmbedderMismatchError(SimstoreError, ValueError):

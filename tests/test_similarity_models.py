@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from simstore.errors import (
     InvalidVectorError,
     KeyNotFoundError,
     NotCalibratedError,
+    PackageMissingError,
 )
 from simstore.similarity import losses
 from simstore.similarity.distances import DISTANCES
@@ -247,6 +249,8 @@ def test_the_distance_comes_from_the_loss() -> None:
         model.compile("adam", loss="mse", distance="near")
     with pytest.raises(InvalidArgumentError, match="attach"):
         model.compile("adam", loss="mse", distance="l2", kv_store=object())
+    with pytest.raises(InvalidArgumentError, match="search is a list"):
+        model.create_index(search=["nmslib"])
 
 
 def test_one_of_several_outputs_is_the_embedding() -> None:
@@ -278,6 +282,12 @@ def test_to_data_frame(model: Any) -> None:
     assert frame["label"].tolist()[:3] == ["a", "b", "a"] and frame["data"][4] == {"n": 4}
     assert np.array_equal(np.stack(frame["embedding"]), POINTS)
     assert len(model.to_data_frame(2)) == 2 and len(plain_model().to_data_frame()) == 0
+
+
+def test_to_data_frame_without_pandas_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(PackageMissingError, match=r"simstore\[viz\]"):
+        model.to_data_frame()
 
 
 # -- training on ---------------------------------------------------------------------------------------------------------
