@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.embedders import KerasEmbedder
+from simstore.embedders.batches import as_batch
 
 __all__ = ["Embedding"]
 
 _BATCH_SIZE = 256
+_SHOWN_FROM = 16 * _BATCH_SIZE  # examples: fewer take no time worth showing
 
 
 class Embedding:
@@ -33,9 +35,17 @@ class Embedding:
         """How many numbers an embedding has."""
         return self._forward.spec.dim
 
-    def __call__(self, x: Any) -> NDArray[np.float32]:
-        """The embeddings of a batch, float32 [n, dim]."""
-        return self._forward.embed(x)
+    def __call__(self, x: Any, *, verbose: int = 0) -> NDArray[np.float32]:
+        """The embeddings of a batch, float32 [n, dim]; 1 draws Keras' progress bar while many are made."""
+        batch = as_batch(x)
+        if not verbose or len(batch) < _SHOWN_FROM:
+            return self._forward.embed(batch)
+        bar, out = keras.utils.Progbar(len(batch), unit_name="example"), np.empty((len(batch), self.dim), np.float32)
+        for first in range(0, len(batch), _BATCH_SIZE):
+            part = batch[first : first + _BATCH_SIZE]
+            out[first : first + len(part)] = self._forward.embed(part)
+            bar.add(len(part))
+        return out
 
     def embedder(self, *, save: bool = True) -> KerasEmbedder:
         """An embedder of the weights as they are now."""

@@ -69,9 +69,9 @@ class HasIndex:
             parts.embedding = Embedding(self._embedding_model(), self.name)
         return parts.embedding
 
-    def _embedded(self, x: Any) -> NDArray[np.float32]:
-        """Embeddings [n, dim] of a batch."""
-        return self._embedding(x)
+    def _embedded(self, x: Any, verbose: int = 0) -> NDArray[np.float32]:
+        """Embeddings [n, dim] of a batch; 1 shows progress."""
+        return self._embedding(x, verbose=verbose)
 
     def _fingerprint(self, *, surely: bool = False) -> str:
         """The model's fingerprint; ``surely``: computed even if no training was noticed."""

@@ -33,7 +33,7 @@ class Indexing(HasIndex):
             data: What lookups are to give with each item: an array [n, …] or a sequence of n, of what msgpack can hold,
                 arrays included; None for nothing.
             build: Without effect: nothing is ever rebuilt.
-            verbose: 1 logs what is done.
+            verbose: 1 shows progress, and logs what is done.
             keys: A str or int for each; an item of a key that is there is replaced. None numbers them.
 
         Returns:
@@ -45,7 +45,7 @@ class Indexing(HasIndex):
             InvalidArgumentError, InvalidLabelError, InvalidKeyError, InvalidDataError: Shapes or values.
         """
         index = self._index
-        vectors = self._embedded(x)
+        vectors = self._embedded(x, verbose)
         labels = None if y is None else labels_of(y, len(vectors)).tolist()
         added = index.add(vectors, labels, _rows_of(data), keys, self._fingerprint(), self.embedder)
         if verbose:
@@ -70,10 +70,10 @@ class Indexing(HasIndex):
         Args:
             x: A batch: an array [n, …], or a list of n.
             k: How many.
-            verbose: 1 logs what is done.
+            verbose: 1 shows progress, and logs what is done.
         """
         index = self._index
-        found = index.lookups(self._embedded(x), k)
+        found = index.lookups(self._embedded(x, verbose), k)
         if verbose:
             logger.info("looked up %d examples among %d items", len(found), len(index.store))
         return found

@@ -52,13 +52,13 @@ class Matching(Indexing):
             matcher: "match_nearest", "match_majority_vote" or a ClassificationMatch.
             extra_metrics: What else is told of each threshold.
             rounding: Digits of the calibration metric that make a step in the result's thresholds.
-            verbose: 1 logs the operating points.
+            verbose: 1 shows progress, and logs the operating points.
 
         Raises:
             InvalidArgumentError: The index is empty; another argument.
         """
         index, metric, match = self._index, make_classification_metric(calibration_metric), make_classification_matcher(matcher)
-        labels, neighbors = self._neighbors(index, x, y, k)
+        labels, neighbors = self._neighbors(index, x, y, k, verbose)
         results = evaluators.calibrate(labels, neighbors, thresholds_targets, metric, match, extra_metrics, rounding)
         index.calibrate(Calibration(results, metric.canonical_name, k, match.name, index.distance.name, self._fingerprint()))
         if verbose:
@@ -82,7 +82,7 @@ class Matching(Indexing):
             cutpoint: Which threshold; "all" matches by each.
             no_match_label: The label of those that match nothing.
             k, matcher: By default as they were calibrated.
-            verbose: Without effect.
+            verbose: 1 shows progress.
 
         Returns:
             Labels [n], a list; with cutpoint="all" a dict of such lists by cutpoint.
@@ -95,7 +95,7 @@ class Matching(Indexing):
         names = list(found.results.cutpoints) if cutpoint == "all" else [cutpoint]
         thresholds = {name: found.threshold(name) for name in names}
         match = make_classification_matcher(found.matcher if matcher is None else matcher)
-        labels, distances = match.predict(*index.neighbors(self._embedded(x), found.k if k is None else k))
+        labels, distances = match.predict(*index.neighbors(self._embedded(x, verbose), found.k if k is None else k))
         pairs = list(zip(labels.tolist(), distances.tolist(), strict=True))
         matches = {
             name: [label if distance <= at and label is not None else no_match_label for label, distance in pairs]
@@ -112,14 +112,14 @@ class Matching(Indexing):
             x: A batch; one that is indexed takes metrics with drop_closest_lookup=True.
             y: Its labels.
             retrieval_metrics: RetrievalMetrics, or names of some.
-            verbose: 1 logs the result.
+            verbose: 1 shows progress, and logs the result.
 
         Raises:
             InvalidArgumentError: The index is empty; another argument.
         """
         metrics = [make_retrieval_metric(metric) for metric in retrieval_metrics]
         k = max((metric.n_lookups for metric in metrics), default=1)
-        results = evaluators.evaluate_retrieval(*self._neighbors(self._index, x, y, k), metrics)
+        results = evaluators.evaluate_retrieval(*self._neighbors(self._index, x, y, k, verbose), metrics)
         if verbose:
             logger.info("retrieval %s", results)
         return results
@@ -138,7 +138,7 @@ class Matching(Indexing):
         Args:
             x, y: Examples and their labels, unknowns as in calibrate.
             k, matcher, extra_metrics: As in calibrate.
-            verbose: 1 logs the result.
+            verbose: 1 shows progress, and logs the result.
 
         Returns:
             For each cutpoint its name, its distance, and the calibration metric and the extra metrics by name.
@@ -148,7 +148,7 @@ class Matching(Indexing):
             InvalidArgumentError: The index is empty; another argument.
         """
         index, found = self._calibrated()
-        labels, neighbors = self._neighbors(index, x, y, k)
+        labels, neighbors = self._neighbors(index, x, y, k, verbose)
         names = list(found.results.cutpoints)
         table = evaluators.evaluate_classification(
             labels, neighbors, [found.threshold(name) for name in names], (found.metric, *extra_metrics), matcher
@@ -160,7 +160,7 @@ class Matching(Indexing):
             logger.info("classification %s", results)
         return results
 
-    def _neighbors(self, index: Index, x: Any, y: Any, k: int) -> tuple[Labels, Neighbors]:
+    def _neighbors(self, index: Index, x: Any, y: Any, k: int, verbose: int) -> tuple[Labels, Neighbors]:
         """The labels and the neighbours of a batch.
 
         Raises:
@@ -168,7 +168,7 @@ class Matching(Indexing):
         """
         if not len(index.store):
             raise InvalidArgumentError("the index is empty: index() examples to compare these with")
-        vectors = self._embedded(x)
+        vectors = self._embedded(x, verbose)
         return labels_of(y, len(vectors)), index.neighbors(vectors, k)
 
     def _calibrated(self) -> tuple[Index, Calibration]:
