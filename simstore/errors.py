@@ -22,6 +22,7 @@ __all__ = [
     "KeyExistsError",
     "KeyNotFoundError",
     "NotAStoreError",
+    "PackageMissingError",
     "ReadOnlyStoreError",
     "SimstoreError",
     "SnapshotExistsError",
@@ -157,6 +158,10 @@ class EmbedderRequiredError(SimstoreError, ValueError):
 
 class KerasMissingError(SimstoreError, ImportError):
     """Keras, or the backend that it computes with, is not installed."""
+
+
+class PackageMissingError(SimstoreError, ImportError):
+    """A package is not installed that one of simstore's extras brings."""
 
 
 class EmbedderMismatchError(SimstoreError, ValueError):
