@@ -58,8 +58,9 @@ class Distance:
         raise NotImplementedError
 
     def __call__(self, query_embeddings: Any, key_embeddings: Any | None = None) -> Any:
-        """As ``call``; with one set, of all its pairs."""
-        return self.call(query_embeddings, query_embeddings if key_embeddings is None else key_embeddings)
+        """As ``call``, in float32 or more whatever the embeddings are; with one set, of all its pairs."""
+        queries = at_least_float32(query_embeddings)
+        return self.call(queries, queries if key_embeddings is None else at_least_float32(key_embeddings))
 
     def of_metric(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
         """What a lookup shows, of the store's distances by ``metric``: smaller is closer."""
@@ -100,7 +101,7 @@ class CosineDistance(Distance):
 
     def call(self, query_embeddings: Any, key_embeddings: Any) -> Any:
         """1 − cos of all pairs."""
-        similarities = ops.matmul(_unit(query_embeddings), ops.transpose(_unit(key_embeddings)))
+        similarities = ops.matmul(unit(query_embeddings), ops.transpose(unit(key_embeddings)))
         return ops.maximum(1.0 - similarities, 0.0)
 
 
@@ -135,9 +136,7 @@ class EuclideanDistance(Distance):
 
     def call(self, query_embeddings: Any, key_embeddings: Any) -> Any:
         """√ Σ (q − k)² of all pairs."""
-        squared = _squared(query_embeddings, key_embeddings)
-        is_apart = squared > _EPSILON
-        return ops.where(is_apart, ops.sqrt(ops.where(is_apart, squared, 1.0)), 0.0)
+        return safe_sqrt(_squared(query_embeddings, key_embeddings))
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -198,12 +197,14 @@ _NAMED = {
 }
 
 
-def get(distance: Distance | str) -> Distance:
-    """The distance of that name or alias; a Distance as it is.
+def get(distance: Distance | str | dict[str, Any]) -> Distance:
+    """The distance of that name or alias, or of what ``to_config`` returned; a Distance as it is.
 
     Raises:
         InvalidArgumentError: There is none of that name.
     """
+    if isinstance(distance, dict):
+        distance = keras.saving.deserialize_keras_object(distance)
     if isinstance(distance, Distance):
         return distance
     found = _NAMED.get(distance.lower().strip()) if isinstance(distance, str) else None
@@ -211,6 +212,14 @@ def get(distance: Distance | str) -> Distance:
         known = ", ".join(repr(one.name) for one in DISTANCES)
         raise InvalidArgumentError(f"distance is one of {known}, an alias of these or a Distance object, not {distance!r}")
     return found
+
+
+def to_config(distance: Distance) -> str | dict[str, Any]:
+    """What is saved of a distance: its name, or, of one that is not from here, the object as Keras describes it."""
+    if distance in DISTANCES:
+        return distance.name
+    described: dict[str, Any] = keras.saving.serialize_keras_object(distance)
+    return described
 
 
 distance_canonicalizer = get  # TensorFlow Similarity's name
@@ -226,7 +235,7 @@ def pairwise_distances(distance: Distance, query_embeddings: Any, key_embeddings
     Returns:
         Float tensor [n_queries, n_keys].
     """
-    values = distance.call(at_least_float32(query_embeddings), at_least_float32(key_embeddings))
+    values = distance(query_embeddings, key_embeddings)
     return 1.0 - values if distance.larger_is_closer else values
 
 
@@ -236,8 +245,17 @@ def at_least_float32(tensor: Any) -> Any:
     return tensor if keras.backend.standardize_dtype(tensor.dtype) in ("float32", "float64") else ops.cast(tensor, "float32")
 
 
-def _unit(embeddings: Any) -> Any:
-    return embeddings * ops.rsqrt(ops.maximum(ops.sum(ops.square(embeddings), axis=-1, keepdims=True), _EPSILON))
+def unit(embeddings: Any) -> Any:
+    """The vectors along the last axis at length 1. A zero vector stays, without a gradient: it points nowhere."""
+    squared = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
+    has_length = squared > _EPSILON
+    return ops.where(has_length, embeddings * ops.rsqrt(ops.where(has_length, squared, 1.0)), 0.0)
+
+
+def safe_sqrt(values: Any) -> Any:
+    """The root; 0, with a gradient of 0, of what is 0 or less."""
+    is_positive = values > _EPSILON
+    return ops.where(is_positive, ops.sqrt(ops.where(is_positive, values, 1.0)), 0.0)
 
 
 def _squared(queries: Any, keys: Any) -> Any:
