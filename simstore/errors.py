@@ -22,6 +22,7 @@ __all__ = [
     "KeyExistsError",
     "KeyNotFoundError",
     "NotAStoreError",
+    "NotCalibratedError",
     "PackageMissingError",
     "ReadOnlyStoreError",
     "SimstoreError",
@@ -166,3 +167,7 @@ class PackageMissingError(SimstoreError, ImportError):
 
 class EmbedderMismatchError(SimstoreError, ValueError):
     """The store was made with another embedder."""
+
+
+class NotCalibratedError(SimstoreError, ValueError):
+    """A match was asked for without a calibration that holds for this model and index."""

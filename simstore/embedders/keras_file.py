@@ -1,5 +1,6 @@
 """A Keras embedder as the bytes of a .keras file, and back."""
 
+import importlib
 import json
 import tempfile
 import warnings
@@ -111,7 +112,9 @@ def _save(model: Any, path: Path, with_preprocess: bool) -> str:
 def _load(path: Path, with_preprocess: bool) -> tuple[Any, str]:
     """The model of a file and its fingerprint, taken of the configuration as it stands in the file."""
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))["config"]
+        whole = json.loads(archive.read("config.json"))
+    _import_own(whole)
+    config = whole["config"]
     with _keras_warnings_ignored():
         loaded = import_keras().saving.load_model(path, compile=False, safe_mode=True)
     if not with_preprocess:
@@ -119,6 +122,17 @@ def _load(path: Path, with_preprocess: bool) -> tuple[Any, str]:
     preprocess, model = loaded.layers
     of_layers = [entry["config"] for entry in config["layers"] if entry["class_name"] != "InputLayer"]
     return loaded, model_fingerprint(model, of_layers[1], preprocess, of_layers[0])
+
+
+def _import_own(config: Any) -> None:
+    """Imports the modules of this package whose classes a configuration names: Keras finds what is registered, and no more."""
+    if isinstance(config, dict):
+        module = config.get("module")
+        if isinstance(module, str) and module.startswith("simstore."):
+            importlib.import_module(module)
+    if isinstance(config, (dict, list)):
+        for part in config.values() if isinstance(config, dict) else config:
+            _import_own(part)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from simstore.store import arguments
 from simstore.store.core import Core
 from simstore.store.guard import LOCK_FILE, MARKER
 from simstore.store.models import EMBEDDERS
-from simstore.store.opening import SEGMENTS, need_space
+from simstore.store.opening import CALIBRATION, SEGMENTS, need_space
 from simstore.store.view import open_segment
 from simstore.types import Progress
 
@@ -87,6 +87,8 @@ def _copy(core: Core, path: Path, files: Files, aside: Path, progress: Progress 
             continue
         with suppress(FileNotFoundError):
             _write(files, aside / EMBEDDERS / name, files.read(path / EMBEDDERS / name))
+    if files.size(path / CALIBRATION) >= 0:
+        _write(files, aside / CALIBRATION, files.read(path / CALIBRATION))
     _write(files, aside / MARKER, files.read(path / MARKER))
     if progress is not None:
         progress("backup", len(there) + 1, len(there) + 1)

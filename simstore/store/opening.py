@@ -41,7 +41,8 @@ MAX_DIM = 65_536
 _M_RANGE, _EF_RANGE = range(2, 513), range(1, 10_001)
 _OPENING = threading.Lock()
 _SPACE_NEEDED = 1 << 18  # bytes: what LMDB may fill of lock.mdb
-OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, "lost+found"}
+CALIBRATION = "calibration.msgpack"  # of simstore.similarity; the store only takes it along
+OURS = {MARKER, DATA_FILE, LOCK_FILE, SEGMENTS, EMBEDDERS, QUARANTINE, CALIBRATION, "lost+found"}
 
 
 def _new_lock() -> None:

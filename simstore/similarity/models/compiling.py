@@ -1,0 +1,91 @@
+"""compile() of every similarity model, which also sets the distance of the index."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from simstore.errors import InvalidArgumentError
+from simstore.similarity.distances import Distance
+from simstore.similarity.models.matching import Matching
+
+__all__ = ["Compiling"]
+
+
+class Compiling(Matching):
+    """A model that is compiled with a distance, saves it, and is loaded with it."""
+
+    built: bool
+    trainable_variables: Any
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        loss_weights: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        distance: Distance | str = "auto",
+        embedding_output: int | None = None,
+        kv_store: str = "memory",
+        search: str = "nmslib",
+        evaluator: str = "memory",
+        stat_buffer_size: int = 1000,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """As in Keras; and sets the distance of the index. An index that holds items is kept.
+
+        Args:
+            optimizer, loss, metrics, loss_weights, weighted_metrics, run_eagerly, steps_per_execution, jit_compile,
+                auto_scale_loss: See keras.Model.compile.
+            distance: By which items are compared; "auto" takes that of the (first) loss.
+            embedding_output: Which output of a model with several is the embedding; by default the first.
+            kv_store, search, evaluator, stat_buffer_size: TensorFlow Similarity's; without effect.
+
+        Raises:
+            InvalidArgumentError: distance="auto", and the loss has none; the index holds items by another metric.
+        """
+        chosen = self._distance_of(loss) if distance == "auto" else distance
+        self._set_distance(chosen, embedding_output, search, kv_store, evaluator, stat_buffer_size)
+        super().compile(  # type: ignore[misc]
+            optimizer=optimizer, loss=loss, metrics=metrics, loss_weights=loss_weights, weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly, steps_per_execution=steps_per_execution, jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )  # fmt: skip
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Keras' and the distance."""
+        config: dict[str, Any] = super().get_compile_config()  # type: ignore[misc]
+        if not config:
+            return config
+        own = {"distance": keras.saving.serialize_keras_object(self._parts.distance)}
+        return config | own | {"embedding_output": self._parts.embedding_output}
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles as the model that was saved; called when one is loaded."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def _distance_of(self, loss: Any) -> Distance | str:
+        """The distance that a loss stands for."""
+        distance = distance_of(loss)
+        if distance is None:
+            raise InvalidArgumentError(
+                f"distance='auto' takes the distance of a metric loss, and the loss {loss!r} has none: give distance='cosine'"
+            )
+        return distance
+
+
+def distance_of(loss: Any) -> Distance | str | None:
+    """The distance of a loss, or of the first of several; None if it has none."""
+    first = loss
+    if isinstance(loss, Mapping):
+        first = next(iter(loss.values()), None)
+    elif isinstance(loss, Sequence) and not isinstance(loss, str):
+        first = loss[0] if loss else None
+    distance: Distance | str | None = getattr(first, "distance", None)
+    return distance
