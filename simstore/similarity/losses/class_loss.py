@@ -90,4 +90,5 @@ class _ClassVectors(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, int]) -> None:
         shape = (self.num_classes, input_shape[1])
+        # only directions count; vectors this short are turned fast by Adam, whose steps are of one length
         self.vectors = self.add_weight(shape=shape, initializer="random_normal", name="vectors")
