@@ -17,7 +17,7 @@ from simstore.similarity.losses.simclr import SimCLRLoss, simclr_loss
 from simstore.similarity.losses.simsiam import SimSiamLoss, simsiam_loss
 from simstore.similarity.losses.softnn_loss import SoftNearestNeighborLoss, soft_nn_loss
 from simstore.similarity.losses.supcon_loss import SupConLoss, supcon_loss
-from simstore.similarity.losses.track import track
+from simstore.similarity.losses.track import set_training, track
 from simstore.similarity.losses.triplet_loss import TripletLoss, triplet_loss
 from simstore.similarity.losses.vicreg import VicReg, vicreg_loss
 from simstore.similarity.losses.xbm_loss import XBM
@@ -51,6 +51,7 @@ __all__ = [
     "pairs_of",
     "pn_loss",
     "proxy_anchor_loss",
+    "set_training",
     "simclr_loss",
     "simsiam_loss",
     "soft_nn_loss",

@@ -87,7 +87,7 @@ class MetricLoss(_Loss):
         """
         embeddings = _as_embeddings(y_pred, self.dtype, "embeddings")
         labels = as_labels(y_true, embeddings.shape[0])
-        with ops.name_scope(self.name):
+        with keras.name_scope(self.name):
             losses = self.call(labels, embeddings)
         return self._reduced(losses, losses, sample_weight)
 

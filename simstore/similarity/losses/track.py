@@ -7,7 +7,7 @@ import keras
 from simstore.errors import InvalidArgumentError
 from simstore.similarity.losses.metric_loss import MetricLoss
 
-__all__ = ["track"]
+__all__ = ["set_training", "track"]
 
 
 def track(model: Any, loss: Any) -> None:
@@ -32,7 +32,7 @@ def track(model: Any, loss: Any) -> None:
         InvalidArgumentError: The model is a Sequential one; or the width of its embeddings is not to be known, or is not
             what a loss was made for.
     """
-    losses = [one for one in keras.tree.flatten(loss) if isinstance(one, MetricLoss) and one.has_weights]
+    losses = [one for one in _ours(loss) if one.has_weights]
     if losses and isinstance(model, keras.Sequential):
         raise InvalidArgumentError(
             f"a Sequential model holds nothing but its layers, and {losses[0].name} has weights: make it functional, "
@@ -44,6 +44,21 @@ def track(model: Any, loss: Any) -> None:
         model._tracker.untrack(layer)  # assigning would keep them, and train what no loss reads
     if losses or hasattr(model, "loss_layers"):
         model.loss_layers = [one.layer for one in losses]
+
+
+def set_training(loss: Any, is_training: bool) -> None:
+    """Tells losses whether they are called in a training step: call it in ``compute_loss``, which knows.
+
+    Args:
+        loss: As of ``track``.
+        is_training: What ``compute_loss`` got as ``training``.
+    """
+    for one in _ours(loss):
+        one.is_training = is_training
+
+
+def _ours(loss: Any) -> list[MetricLoss]:
+    return [one for one in keras.tree.flatten(loss) if isinstance(one, MetricLoss)]
 
 
 def _embedding_size(model: Any, loss: Any) -> int:

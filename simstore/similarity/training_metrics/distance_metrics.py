@@ -62,8 +62,8 @@ class DistanceMetric(keras.metrics.Metric):
         self.anchor = _one_of("anchor", anchor, ("positive", "negative"))
         self.positive_mining_strategy = _one_of("positive_mining_strategy", positive_mining_strategy, ("hard", "easy"))
         self.negative_mining_strategy = _one_of("negative_mining_strategy", negative_mining_strategy, ("hard", "easy"))
-        worst = {"max": -math.inf, "min": math.inf}.get(aggregate, 0.0)
-        self.value = self.add_variable((), keras.initializers.Constant(worst), name="value")
+        self._start = {"max": -math.inf, "min": math.inf}.get(aggregate, 0.0)
+        self.value = self.add_variable((), keras.initializers.Constant(self._start), name="value")
         self.weight = self.add_variable((), "zeros", name="weight")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -100,6 +100,11 @@ class DistanceMetric(keras.metrics.Metric):
         is_any = self.weight > 0
         divisor = ops.where(is_any, self.weight, 1.0) if self.aggregate in ("mean", "avg") else 1.0
         return ops.where(is_any, self.value / divisor, math.nan)
+
+    def reset_state(self) -> None:
+        """Forgets all batches."""
+        self.value.assign(self._start)
+        self.weight.assign(0.0)
 
     def get_config(self) -> dict[str, Any]:
         """Its arguments."""
