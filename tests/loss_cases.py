@@ -9,6 +9,7 @@ import keras
 import naive_losses as naive
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from naive_losses import Batch
 
@@ -157,3 +158,16 @@ def model_of(loss: Any, **how: Any) -> keras.Model:
     track(model, loss)
     model.compile(keras.optimizers.SGD(0.01), loss, **how)
     return model
+
+
+def gradients(loss: Any, first: Any, second: Any) -> tuple[Any, list[Any]]:
+    """The loss, and its gradients by what is differentiable."""
+    weights = list(getattr(loss, "layer", None).trainable_weights) if getattr(loss, "layer", None) else []
+    second = ops.convert_to_tensor(second)
+    given = [second] if isinstance(loss, losses.MetricLoss) else [ops.convert_to_tensor(first, dtype=second.dtype), second]
+    with tf.GradientTape() as tape:
+        for tensor in given:
+            tape.watch(tensor)
+        value = loss(first if len(given) == 1 else given[0], second)
+    found = tape.gradient(value, given + [weight.value for weight in weights], unconnected_gradients="zero")
+    return value, found

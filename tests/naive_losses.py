@@ -99,13 +99,14 @@ def multi_similarity(b: Batch, alpha: float, beta: float, epsilon: float, lmda: 
     return b.each(loss)
 
 
-def circle(b: Batch, gamma: float, margin: float) -> Vector:
-    def loss(i: int) -> float:
-        similar = [1 - b.d(i, p) for p in b.positives(i)]  # the paper's s_p and s_n, O and Δ
-        other = [1 - b.d(i, n) for n in b.negatives(i)]
-        pull = sum(math.exp(-gamma * max(1 + margin - s, 0) * (s - (1 - margin))) for s in similar)
-        push = sum(math.exp(gamma * max(s + margin, 0) * (s - margin)) for s in other)
-        return math.log(1 + pull * push)
+def circle(b: Batch, gamma: float, margin: float, weighing: Batch | None = None) -> Vector:
+    """With the weights of another batch, if there is one: no gradient goes through them."""
+    w = weighing or b
+
+    def loss(i: int) -> float:  # the paper's s_p and s_n are 1 − d
+        pull = [-gamma * max(1 + margin - (1 - w.d(i, p)), 0) * (1 - b.d(i, p) - (1 - margin)) for p in b.positives(i)]
+        push = [gamma * max(1 - w.d(i, n) + margin, 0) * (1 - b.d(i, n) - margin) for n in b.negatives(i)]
+        return math.log(1 + sum(map(math.exp, pull)) * sum(map(math.exp, push)))
 
     return b.each(loss)
 

@@ -4,10 +4,12 @@ import math
 from typing import Any
 
 import keras
+import naive_losses as naive
 import numpy as np
 import pytest
 from keras import ops
-from loss_cases import CASES, MORE, Case, arguments, every, expected
+from loss_cases import CASES, MORE, Case, arguments, every, expected, gradients
+from naive_losses import Batch
 
 from simstore.similarity.losses import (
     ArcFaceLoss,
@@ -42,6 +44,23 @@ def test_float32_is_close(case: Case) -> None:
     got = ops.convert_to_numpy(loss(*given))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected(case, loss, *given), rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", [*CASES, *MORE], ids=str)
+def test_its_gradient_is_that_of_the_loop(case: Case) -> None:
+    loss, (first, second) = case.make(reduction="sum", dtype="float64"), arguments(case, 9)
+    _, found = gradients(loss, first, second)
+    way, step = np.random.default_rng(0).normal(size=second.shape), 1e-6
+    if case.cls is CircleLoss:
+        gamma, margin = case.settings["gamma"], case.settings["margin"]
+        ahead, behind = (
+            naive.circle(Batch(first, second + sign * step * way, "cosine"), gamma, margin, Batch(first, second, "cosine"))
+            for sign in (1, -1)
+        )
+    else:
+        ahead, behind = (expected(case, loss, first, second + sign * step * way) for sign in (1, -1))
+    along = float(ops.convert_to_numpy(found[1 if case.has_views else 0] * way).sum())
+    assert along == pytest.approx((ahead - behind).sum() / 2 / step, rel=1e-4)
 
 
 SQUARE = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)], "float32")  # of cosine distances 1 and, across, 2

@@ -83,20 +83,21 @@ def test_order_of_asking_changes_nothing() -> None:
     assert_same([unseeded[3]], [unseeded[3]])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_fit_gets_the_seeds_batches_in_each_epoch(workers: int) -> None:
-    """The model returns what it is given, and its metric adds it up in order."""
-    wanted = batches(MultiShotMemorySampler(X, Y, 2, 2, 8, seed=6), epochs=3)
+@pytest.mark.parametrize(("workers", "steps_per_epoch"), [(1, None), (3, None), (1, 10)])
+def test_fit_gets_the_seeds_batches_in_each_epoch(workers: int, steps_per_epoch: int | None) -> None:
+    """Also where fit has shorter epochs than the sampler, and goes on with batches that were made ahead."""
+    wanted = batches(MultiShotMemorySampler(X, Y, 2, 2, 20, seed=6), epochs=3)
     got: list[Any] = []
 
     class Keeping(keras.Model):  # type: ignore[misc]
         def train_step(self, data: Any) -> dict[str, Any]:
             got.append(tuple(np.asarray(part) for part in data))
-            return {}
+            return {"loss": keras.ops.zeros(())}
 
     model = Keeping()
     model.compile(run_eagerly=True)
-    model.fit(MultiShotMemorySampler(X, Y, 2, 2, 8, seed=6, workers=workers), epochs=3, verbose=0)
+    sampler = MultiShotMemorySampler(X, Y, 2, 2, 20, seed=6, workers=workers)
+    model.fit(sampler, epochs=3 if steps_per_epoch is None else 6, steps_per_epoch=steps_per_epoch, shuffle=False, verbose=0)
     assert_same(got, wanted)
 
 
@@ -112,7 +113,7 @@ def test_slices_at_both_ends() -> None:
         np.testing.assert_array_equal(part_x, x[rows])
         np.testing.assert_array_equal(part_y, y[rows])
     for begin, size in [(30, 1), (31, -1), (0, 31), (-1, 2), (0, -2)]:
-        with pytest.raises(InvalidArgumentError, match="reaches over the end|at least"):
+        with pytest.raises(InvalidArgumentError, match=r"reaches over the end|at least"):
             sampler.get_slice(begin, size)
 
 
@@ -302,7 +303,7 @@ def test_image_files_as_strings_and_errors(image_files: list[Path], tmp_path: Pa
     with pytest.raises(InvalidArgumentError, match="different shapes"):
         MultiShotFileSampler(image_files, np.zeros(12, int), classes_per_batch=1, examples_per_class_per_batch=12)[0]
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(InvalidArgumentError, match="text.png is no image that Pillow can read"):
+    with pytest.raises(InvalidArgumentError, match=r"text\.png is no image that Pillow can read"):
         load_image(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError):
         load_image(tmp_path / "absent.png")

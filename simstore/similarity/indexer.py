@@ -119,7 +119,7 @@ class Index:
         """The fingerprint of the model that made the vectors, None as long as there are none."""
         if not len(self.store):
             return None
-        spec = self.store.info().embedder
+        spec = self.store.embedder
         return self._made_by if spec is None else spec.fingerprint
 
     def check_made_by(self, fingerprint: str, name: str) -> None:
@@ -144,7 +144,7 @@ class Index:
             made_by: The model's fingerprint.
             embedder: Makes the embedder that an empty lasting store is to keep.
         """
-        spec = self.store.info().embedder
+        spec = self.store.embedder
         if self.is_temporary and spec is None:
             self._made_by = made_by
         elif not len(self.store) and (spec is None or spec.fingerprint != made_by):

@@ -6,7 +6,7 @@ import numpy as np
 
 from simstore.errors import CorruptStoreError
 from simstore.reports import StoreInfo
-from simstore.storage import DATA_FILE, Database, Files, Transaction
+from simstore.storage import DATA_FILE, Database, Files, Schema, Transaction
 from simstore.storage.encoding import decode_key
 from simstore.store.filters import Selection
 from simstore.store.opening import SEGMENTS, directory_size
@@ -14,7 +14,7 @@ from simstore.store.view import View
 from simstore.types import EmbedderSpec, Label
 from simstore.where.paths import Path as FieldPath
 
-__all__ = ["described", "label_counts"]
+__all__ = ["described", "embedder_of", "label_counts"]
 
 
 def label_counts(txn: Transaction, database: Database, view: View, chosen: Selection | None = None) -> dict[Label, int]:
@@ -36,9 +36,15 @@ def label_counts(txn: Transaction, database: Database, view: View, chosen: Selec
     return {label: count for label, count in counts.items() if count}
 
 
+def embedder_of(schema: Schema) -> EmbedderSpec | None:
+    """The embedder that a schema names."""
+    record = schema.embedder
+    return None if record is None else EmbedderSpec(record["name"], record["dim"], record["fingerprint"])
+
+
 def described(txn: Transaction, database: Database, view: View, files: Files, directory: Path) -> StoreInfo:
     """Counts, sizes and settings."""
-    schema, state, record = view.schema, view.state, view.schema.embedder
+    schema, state = view.schema, view.state
     return StoreInfo(
         path=str(directory),
         count=state.n_live,
@@ -47,7 +53,7 @@ def described(txn: Transaction, database: Database, view: View, files: Files, di
         metric=schema.metric,
         M=schema.M,
         ef_construction=schema.ef_construction,
-        embedder=None if record is None else EmbedderSpec(record["name"], record["dim"], record["fingerprint"]),
+        embedder=embedder_of(schema),
         seq=state.seq,
         n_rows=state.next_row,
         n_dead=view.alive.n_dead,

@@ -12,10 +12,10 @@ from simstore.store import arguments
 from simstore.store.base import StoreBase
 from simstore.store.bitmap import Bitmap
 from simstore.store.core import Core
-from simstore.store.describe import described, label_counts
+from simstore.store.describe import described, embedder_of, label_counts
 from simstore.store.filters import refuse_mismatch
 from simstore.store.view import View
-from simstore.types import Item, Key, Label
+from simstore.types import EmbedderSpec, Item, Key, Label
 from simstore.where import Where, where_of
 
 __all__ = ["Reading"]
@@ -140,6 +140,11 @@ class Reading(StoreBase):
                 return label_counts(txn, core.database, view, chosen)
 
         return self._run(work)
+
+    @property
+    def embedder(self) -> EmbedderSpec | None:
+        """What makes vectors of inputs, by name, dim and fingerprint; None if vectors are given. Takes microseconds."""
+        return embedder_of(self._view().schema)
 
     def info(self) -> StoreInfo:
         """Counts, sizes and settings."""

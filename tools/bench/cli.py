@@ -11,6 +11,7 @@ from bench.decay import copies_case, tail_case, turnover_case
 from bench.filters import far_case, indexed_case, random_case
 from bench.footprint import import_case, memory_case, open_case, size_case
 from bench.ingest import build_case, single_add_case
+from bench.losses import step_case
 from bench.machine import describe_machine, only_cpus
 from bench.merge import merge_case
 from bench.processes import processes_case
@@ -42,6 +43,7 @@ CASES: dict[str, dict[str, Case]] = {
     "threads": {"threads": threads_case},
     "merge": {"merge": merge_case},
     "space": {"space": space_case},
+    "losses": {"step": step_case},
 }
 _ON_GLOVE = {"search", "snapshots", "open", "memory"}
 

@@ -13,13 +13,13 @@ class BarlowAugmenter(ImageAugmenter):
 
     The crop is 75 to 100 % of both sides. Images are [n, height, width, 1 or 3], integers from 0 to 255 or floats from 0 to
     1, and so are the views, as float32. TensorFlow Similarity's took pixels for 0 to 1 in one place and 0 to 255 in
-    another, and came out black and white for most images.
+    another, and came out all but black and white.
 
     Args:
         width: Of the views, in pixels.
         height: Of the views, in pixels.
         flip_probability: Of a flip, left to right.
-        brightness_multiplier: Brightness is added to: ± this.
+        brightness_multiplier: Brightness is added to: ± this. The paper has 0.4, by factor.
         contrast_multiplier: Contrast changes by ± this.
         saturation_multiplier: Saturation changes by ± this.
         hue_multiplier: Hue changes by ± this share of a full circle.

@@ -16,9 +16,9 @@ class ContrastiveAugmenter(Augmenter):
     """Views by a function of your own.
 
     Args:
-        process: A function of one example, called once for each view of it; or a Keras layer, called with the whole batch and
-            training=True. Its randomness is its own: seed it there, and leave a sampler's ``workers`` at 1 for batches
-            that are the same every time.
+        process: A function of one example, called for each view of it (and once more for each batch: Keras looks at what it
+            returns); or a Keras layer, called with the whole batch and training=True. Its randomness is its own: seed it
+            there, and leave a sampler's ``workers`` at 1 for batches that are the same every time.
         num_cpu: Not used.
 
     Example:

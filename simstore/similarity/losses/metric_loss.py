@@ -74,7 +74,7 @@ class MetricLoss(_Loss):
         self.distance = distances.get(distance)
         self.layer: Any = None
         self.is_training = True
-        self._reduced = _Reduced(reduction=self.reduction, dtype=self.dtype)
+        self._reduced = _Reduced(name="reduced", reduction=self.reduction, dtype=self.dtype)
 
     def build(self, embedding_size: int) -> None:
         """Makes its weights for embeddings of that width, once. Most losses have none."""

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 
 from simstore.errors import InvalidArgumentError
+from simstore.similarity import distances
 from simstore.similarity.distances import Distance
+from simstore.similarity.losses import MetricLoss, track
 from simstore.similarity.models.matching import Matching
 
 __all__ = ["Compiling"]
@@ -16,6 +18,7 @@ class Compiling(Matching):
     """A model that is compiled with a distance, saves it, and is loaded with it."""
 
     built: bool
+    loss: Any
     trainable_variables: Any
 
     def compile(
@@ -50,19 +53,29 @@ class Compiling(Matching):
         """
         chosen = self._distance_of(loss) if distance == "auto" else distance
         self._set_distance(chosen, embedding_output, search, kv_store, evaluator, stat_buffer_size)
+        track(self, loss)
         super().compile(  # type: ignore[misc]
             optimizer=optimizer, loss=loss, metrics=metrics, loss_weights=loss_weights, weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly, steps_per_execution=steps_per_execution, jit_compile=jit_compile,
             auto_scale_loss=auto_scale_loss,
         )  # fmt: skip
 
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """As in Keras; tells losses that remember (XBM) whether it is training."""
+        for loss in keras.tree.flatten(self.loss):
+            if isinstance(loss, MetricLoss):
+                loss.is_training = training
+        return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
+
     def get_compile_config(self) -> dict[str, Any]:
         """Keras' and the distance."""
         config: dict[str, Any] = super().get_compile_config()  # type: ignore[misc]
-        if not config:
+        parts = self._parts
+        if not config or parts.distance is None:
             return config
-        own = {"distance": keras.saving.serialize_keras_object(self._parts.distance)}
-        return config | own | {"embedding_output": self._parts.embedding_output}
+        return config | {"distance": distances.to_config(parts.distance), "embedding_output": parts.embedding_output}
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles as the model that was saved; called when one is loaded."""

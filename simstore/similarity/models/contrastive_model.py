@@ -15,7 +15,7 @@ ALGORITHMS = ("simsiam", "simclr", "barlow", "vicreg")
 
 
 @keras.saving.register_keras_serializable("simstore.similarity")
-class ContrastiveModel(Compiling, keras.Model):  # type: ignore[misc]
+class ContrastiveModel(Compiling, keras.Model):
     """A backbone, and a projector on it, that are trained to embed two views of an example alike.
 
     ``fit`` takes pairs of batches (view 1, view 2) of the same examples. With z = projector(backbone(view)), the loss L is
@@ -153,6 +153,6 @@ def _check_features(name: str, model: Any) -> None:
     shape = getattr(model, "output_shape", None) if getattr(model, "built", False) else None
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise InvalidArgumentError(
-            f"{name} is a functional or Sequential model that knows its input, with one output [None, d]; this one has {shape}: "
+            f"{name} is a functional or Sequential model that knows its input and has one output [None, d], not {shape}: "
             "pool or flatten it"
         )

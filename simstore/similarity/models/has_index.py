@@ -108,9 +108,9 @@ class HasIndex:
         Raises:
             InvalidArgumentError: The distance cannot be an index; there is no such output.
         """
-        self._set_distance(distance, embedding_output, search, kv_store, evaluator, stat_buffer_size)
         metric_of(distances.get(distance))
         self._replace_index(None)
+        self._set_distance(distance, embedding_output, search, kv_store, evaluator, stat_buffer_size)
 
     def _set_distance(self, distance: Distance | str, embedding_output: int | None, *unused: Any) -> None:
         """Takes over a distance and an output; an index that holds items stays if it can."""

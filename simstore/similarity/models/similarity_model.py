@@ -11,7 +11,7 @@ __all__ = ["SimilarityModel"]
 
 
 @keras.saving.register_keras_serializable("simstore.similarity")
-class SimilarityModel(Compiling, keras.Model):  # type: ignore[misc]
+class SimilarityModel(Compiling, keras.Model):
     """A functional Keras model whose output is an embedding, and which indexes, looks up, matches and evaluates.
 
     Made, trained, saved and loaded like any functional model.

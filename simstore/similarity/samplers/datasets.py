@@ -1,6 +1,7 @@
 """Data sets by name: five places are looked at in turn, and the error tells what each of them said."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,13 +125,10 @@ def _read(path: Path) -> Splits:
     if not path.is_file():
         raise InvalidArgumentError(f"there is no file {path}: a dataset_name that is a path is that of an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise InvalidArgumentError(f"{path} is no .npz file, but a single array")
-            named = {key: arrays[key] for key in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as err:
-        if isinstance(err, InvalidArgumentError):
-            raise
+        with path.open("rb") as file:  # numpy does not close a torn one
+            arrays = np.load(file, allow_pickle=False)
+            named = {key: arrays[key] for key in arrays} if isinstance(arrays, np.lib.npyio.NpzFile) else {}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as err:
         raise InvalidArgumentError(
             f"{path} cannot be read ({err}): it is an .npz file of plain arrays; pickled objects are never loaded"
         ) from err
@@ -176,13 +174,16 @@ def _from_tfds(name: str, splits: list[str], x_key: str, y_key: str) -> Splits:
         builder = tfds.builder(name)
         builder.download_and_prepare()
     except Exception as err:  # unknown names, failed downloads: each has its own class there
-        raise _NotHereError(f"{type(err).__name__}: {err}") from err
+        raise _NotHereError(f"{type(err).__name__}: {str(err).strip().partition(chr(10))[0]}") from err
     unknown = [key for key in (x_key, y_key) if key not in builder.info.features]
     if unknown:
         raise InvalidArgumentError(f"{name} of tensorflow-datasets has {list(builder.info.features)}, not {unknown}")
     found = {}
     for split in splits:
-        examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+        try:
+            examples = list(tfds.as_numpy(builder.as_dataset(split=split)))
+        except ValueError as err:
+            raise InvalidArgumentError(f"{name} of tensorflow-datasets has no split {split!r}: {err}") from err
         found[split] = ([one[x_key] for one in examples], [one[y_key] for one in examples])
     return found
 

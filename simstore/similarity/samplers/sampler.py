@@ -18,12 +18,14 @@ AugmenterFn = Augmenter | Callable[[Any, Any, int, bool], Any]
 Batch = tuple[NDArray[Any], NDArray[Any]]
 
 
-class Sampler(keras.utils.PyDataset):  # type: ignore[misc]
+class Sampler(keras.utils.PyDataset):
     """Base of the samplers: a Keras dataset of steps_per_epoch balanced batches, for ``fit``.
 
     A batch depends on seed, epoch and its number alone: it is the same in whatever order and by however many workers
-    batches are made. Set steps_per_epoch here rather than in ``fit``, which would go on, in the next epoch, with batches
-    that were made ahead in the one before.
+    batches are made. ``fit`` asks for them in an order of its own, by Python's random: with shuffle=False it is 0, 1, 2, …,
+    and keras.utils.set_random_seed makes it the same every time. The sampler's epoch is over when ``on_epoch_end`` is
+    called and all its batches were asked for; so it does not end early if ``fit`` is given fewer steps. (With workers above 1
+    leave steps_per_epoch to the sampler: Keras mixes up batches then.)
 
     Args:
         classes_per_batch: How many classes a batch has.
@@ -69,6 +71,7 @@ class Sampler(keras.utils.PyDataset):  # type: ignore[misc]
         self.warmup = int(warmup)
         self.seed = plain_seed(seed)
         self.epoch = 0
+        self._asked: set[int] = set()
 
     @property
     def batch_size(self) -> int:
@@ -99,6 +102,7 @@ class Sampler(keras.utils.PyDataset):  # type: ignore[misc]
         if not 0 <= index < self.steps_per_epoch:
             raise IndexError(f"batch {index} of a sampler with {self.steps_per_epoch} batches per epoch")
         generator = np.random.default_rng([self.seed, self.epoch, int(index)])
+        self._asked.add(index)  # after the epoch was read: another thread may end it from here on
         x, y = self._examples(self._batch_rows(int(index), generator))
         return (x, y) if self.augmenter is None else self._augmented(x, y, int(generator.integers(2**31)))
 
@@ -107,8 +111,14 @@ class Sampler(keras.utils.PyDataset):  # type: ignore[misc]
         return self[batch_id]
 
     def on_epoch_end(self) -> None:
-        """Begins the next epoch, with other batches."""
-        self.epoch += 1
+        """Begins the next epoch, with other batches, if this one's were all asked for.
+
+        Keras also calls this before the first epoch of ``fit``, and at the end of its own, which may be shorter.
+        """
+        is_over = len(self._asked) == self.steps_per_epoch
+        if is_over or self.use_multiprocessing:  # other processes ask copies of this object
+            self._asked = set()
+            self.epoch += 1
 
     def get_slice(self, begin: int = 0, size: int = -1) -> Batch:
         """Examples by their place, as they are: not augmented.

@@ -70,6 +70,8 @@ def label_vector(y: Any) -> NDArray[Any]:
             f"y has one label per example, shape [n] or [n, 1], not {list(labels.shape)}: "
             "np.argmax(y, axis=1) makes such of one-hot ones"
         )
+    if not len(labels):
+        raise InvalidArgumentError("y is empty: there is nothing to sample")
     return labels
 
 
@@ -96,8 +98,6 @@ def chosen_rows(
         raise InvalidArgumentError(
             f"x has {n_examples} examples and y {len(labels)} labels: there is one label for each example"
         )
-    if n_examples == 0:
-        raise InvalidArgumentError("x and y are empty: there is nothing to sample")
     if per_class is not None:
         at_least(1, num_examples_per_class=per_class)
     generator = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def check_classes(by_class: dict[Any, Rows], n_classes: int, per_class: int, *, 
         label, count = next(iter(small.items()))
         raise InvalidArgumentError(
             f"{len(small)} of {len(by_class)} classes have fewer than examples_per_class_per_batch={per_class} examples "
-            f"(class {label!r} has {count}): lower it, leave them out by class_list, or draw repeatedly from them by replace=True"
+            f"(class {label!r} has {count}): lower it, leave them out by class_list, or draw repeatedly by replace=True"
         )
 
 
@@ -186,7 +186,7 @@ def example_array(x: Any) -> NDArray[Any]:
     examples = as_numpy(x)
     if examples.ndim == 0 or examples.dtype == object:
         raise InvalidArgumentError(
-            "x is no array [n, …]: resize or pad examples of different shapes, load others by load_example_fn"
+            "x is no array [n, …]: resize or pad examples of different shapes, and load others by load_example_fn"
         )
     return examples
 

@@ -70,8 +70,10 @@ def TFDataSampler(
     at_least(1, classes_per_batch=classes_per_batch, examples_per_class_per_batch=examples_per_class_per_batch)
     at_least(0, warmup=warmup)
     examples = _held(tf, ds)
-    labels = examples[1] if label_output is None else examples[1][label_output]
-    labels = integer_labels(labels)
+    try:
+        labels = integer_labels(examples[1] if label_output is None else examples[1][label_output])
+    except (LookupError, TypeError) as err:
+        raise InvalidArgumentError(f"label_output={label_output!r} is not in y: {ds.element_spec[1]}") from err
     start = plain_seed(seed)
     rows = chosen_rows(labels, len(labels), class_list, total_examples_per_class, start)
     by_class = class_rows(labels[rows])

@@ -76,6 +76,7 @@ def TFRecordDatasetSampler(
             f"there are no files {shard_suffix} in {shard_path}: shard_suffix= is the pattern of their names"
         )
     start = plain_seed(seed)
+    example = _checked(tf, tf.data.TFRecordDataset(shards).map(deserialization_fn).element_spec)
     n_at_a_time = min(shards_per_cycle or len(shards), len(shards))
 
     def one_pass(number: Any) -> Any:
@@ -84,13 +85,12 @@ def TFRecordDatasetSampler(
             lambda path: tf.data.TFRecordDataset(path, compression_type=compression),
             cycle_length=n_at_a_time,
             block_length=example_per_class,
-            num_parallel_calls=n_at_a_time if async_cycle else None,
+            num_parallel_calls=n_at_a_time if async_cycle else 1,
             deterministic=True,
         )
 
     def blocks_of(number: Any) -> Any:
         examples = one_pass(number).map(deserialization_fn, num_parallel_calls=parallelism, deterministic=True)
-        _check_examples(tf, examples)
         blocks = examples.group_by_window(
             lambda x, y: tf.cast(y, tf.int64),
             lambda _, window: window.batch(example_per_class, drop_remainder=True),
@@ -101,21 +101,20 @@ def TFRecordDatasetSampler(
     with tf.device("cpu:0"):
         passes = tf.data.Dataset.range(num_repeat if num_repeat > 0 else np.iinfo(np.int64).max)
         blocks = passes.flat_map(blocks_of)
-        spec = tf.nest.map_structure(
-            lambda one: tf.TensorSpec([batch_size, *one.shape[1:]], one.dtype), tuple(blocks.element_spec[1:])
-        )
+        spec = tf.nest.map_structure(lambda one: tf.TensorSpec([batch_size, *one.shape], one.dtype), example)
         batches = tf.data.Dataset.from_generator(
             lambda: _batches(tf, blocks, batch_size // example_per_class, start), output_signature=spec
         )
         return batches.prefetch(10 if prefetch_size is None else prefetch_size)
 
 
-def _check_examples(tf: Any, examples: Any) -> None:
-    spec = examples.element_spec
+def _checked(tf: Any, spec: Any) -> Any:
+    """The spec of (x, y)."""
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise InvalidArgumentError(f"deserialization_fn returns (x, y), not {spec}")
     if not isinstance(spec[1], tf.TensorSpec) or not spec[1].dtype.is_integer or spec[1].shape.rank not in (None, 0):
         raise InvalidArgumentError(f"y of deserialization_fn is a single whole number, not {spec[1]}")
+    return spec
 
 
 def _batches(tf: Any, blocks: Any, n_classes: int, seed: int) -> Iterator[Any]:
