@@ -53,3 +53,8 @@ def batches(images: Array, labels: NDArray[np.int64], size: int = 64, seed: int 
             return images[rows], labels[rows]
 
     return Batches()
+
+
+def values(weight: Any) -> Array:
+    """What a weight is now; what Keras returns may be the weight's own memory, and change with it."""
+    return np.array(keras.ops.convert_to_numpy(weight))

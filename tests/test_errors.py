@@ -668,6 +668,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "scan": lambda s: list(s.scan()),
     "labels": lambda s: s.labels(),
     "info": lambda s: s.info(),
+    "embedder": lambda s: s.embedder,
     "search": lambda s: s.search(V),
     "search_many": lambda s: s.search_many(VV),
     "optimize": lambda s: s.optimize(),

@@ -102,6 +102,7 @@ def test_attach_takes_an_open_store_and_leaves_it_open(model: Any, stores: OpenS
     store = stores("mine.sim", metric="l2")
     assert model.attach(store) is store
     model.index(POINTS)
+    assert model.attach(store) is store
     model.create_index("l2")
     assert len(store) == 5 and model.index_size() == 0
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 pytest.importorskip("keras", reason="needs the extra simstore[keras]")
 
 import keras
-from similarity_models import batches, digits, digits_model, plain_model
+from similarity_models import batches, digits, digits_model, plain_model, values
 
 from simstore.errors import (
     DuplicateKeyError,
@@ -21,6 +22,7 @@ from simstore.errors import (
     InvalidVectorError,
     KeyNotFoundError,
     NotCalibratedError,
+    PackageMissingError,
 )
 from simstore.similarity import losses
 from simstore.similarity.distances import DISTANCES
@@ -247,6 +249,8 @@ def test_the_distance_comes_from_the_loss() -> None:
         model.compile("adam", loss="mse", distance="near")
     with pytest.raises(InvalidArgumentError, match="attach"):
         model.compile("adam", loss="mse", distance="l2", kv_store=object())
+    with pytest.raises(InvalidArgumentError, match="search is a list"):
+        model.create_index(search=["nmslib"])
 
 
 def test_one_of_several_outputs_is_the_embedding() -> None:
@@ -278,6 +282,12 @@ def test_to_data_frame(model: Any) -> None:
     assert frame["label"].tolist()[:3] == ["a", "b", "a"] and frame["data"][4] == {"n": 4}
     assert np.array_equal(np.stack(frame["embedding"]), POINTS)
     assert len(model.to_data_frame(2)) == 2 and len(plain_model().to_data_frame()) == 0
+
+
+def test_to_data_frame_without_pandas_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(PackageMissingError, match=r"simstore\[viz\]"):
+        model.to_data_frame()
 
 
 # -- training on ---------------------------------------------------------------------------------------------------------
@@ -454,18 +464,18 @@ def test_losses_with_weights_of_their_own_are_trained_and_saved(loss: Any, tmp_p
     images, labels = digits()
     model = digits_model()
     model.compile(keras.optimizers.Adam(1e-2), loss=loss())
-    before = [keras.ops.convert_to_numpy(weight) for weight in model.loss.layer.weights]
+    before = [values(weight) for weight in model.loss.layer.weights]
     history = model.fit(batches(images[:640], labels[:640]), epochs=3, verbose=0).history["loss"]
     assert history[-1] < history[0]
-    learned = [keras.ops.convert_to_numpy(weight) for weight in model.loss.layer.weights]
+    learned = [values(weight) for weight in model.loss.layer.weights]
     assert not np.array_equal(before[0], learned[0])
     model.evaluate(batches(images[640:768], labels[640:768]), verbose=0)  # what is evaluated is not remembered
     for now, then in zip(model.loss.layer.weights, learned, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+        np.testing.assert_array_equal(values(now), then)
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     for now, then in zip(loaded.loss.layer.weights, learned, strict=True):
-        np.testing.assert_array_equal(keras.ops.convert_to_numpy(now), then)
+        np.testing.assert_array_equal(values(now), then)
     assert loaded.embedder().spec.fingerprint == model.embedder().spec.fingerprint
     assert loaded.fit(batches(images[:640], labels[:640]), epochs=1, verbose=0).history["loss"][0] < history[0]
     model.index(images[:100], labels[:100])

@@ -1,6 +1,7 @@
 """Callbacks that evaluate neighbours at the end of each epoch, on an index of their own."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class EvalCallback(keras.callbacks.Callback):
         tb_logdir: Where to write the results for TensorBoard, in the folder "index".
         k: How many neighbours the matcher is given.
         matcher: "match_nearest", "match_majority_vote" or a ClassificationMatch.
-        distance_thresholds: Within which distance a match is accepted: a number, or several, which results name as "f1@0.1";
+        distance_thresholds: Within which distance a match is accepted: a number, or several, named as "f1_within_0.1";
             by default any.
         known_classes: The labels seen in training. Results are then told for the queries of these, as "f1_known_classes", and
             of all others, as "f1_unknown_classes".
@@ -76,6 +77,8 @@ class EvalCallback(keras.callbacks.Callback):
         self._groups = _groups_of(self.query_labels, known_classes)
         self._board = None
         if tb_logdir is not None:
+            if find_spec("tensorboard") is None:
+                raise InvalidArgumentError("tb_logdir needs TensorBoard: pip install tensorboard")
             self._board = keras.callbacks.TensorBoard(str(Path(tb_logdir) / "index"), write_graph=False)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -123,7 +126,7 @@ class EvalCallback(keras.callbacks.Callback):
         thresholds = table.pop("distance")
         single = len(thresholds) == 1
         found = {
-            name if single else f"{name}@{threshold:g}": float(value)
+            name if single else f"{name}_within_{threshold:g}": float(value)
             for name, column in table.items()
             for threshold, value in zip(thresholds, column, strict=True)
         }

@@ -9,6 +9,7 @@ from simstore.errors import InvalidArgumentError
 from simstore.similarity import distances
 from simstore.similarity.distances import Distance
 from simstore.similarity.losses import MetricLoss, track
+from simstore.similarity.models.has_index import refuse_objects
 from simstore.similarity.models.matching import Matching
 
 __all__ = ["Compiling"]
@@ -51,8 +52,10 @@ class Compiling(Matching):
         Raises:
             InvalidArgumentError: distance="auto", and the loss has none; the index holds items by another metric.
         """
+        refuse_objects(search=search, kv_store=kv_store, evaluator=evaluator)
+        self._check_metrics(metrics, weighted_metrics)
         chosen = self._distance_of(loss) if distance == "auto" else distance
-        self._set_distance(chosen, embedding_output, search, kv_store, evaluator, stat_buffer_size)
+        self._set_distance(chosen, embedding_output)
         track(self, loss)
         super().compile(  # type: ignore[misc]
             optimizer=optimizer, loss=loss, metrics=metrics, loss_weights=loss_weights, weighted_metrics=weighted_metrics,
@@ -82,6 +85,9 @@ class Compiling(Matching):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _check_metrics(self, *metrics: Any) -> None:
+        """Raises InvalidArgumentError for metrics that the model cannot compute."""
 
     def _distance_of(self, loss: Any) -> Distance | str:
         """The distance that a loss stands for."""

@@ -108,13 +108,13 @@ class HasIndex:
         Raises:
             InvalidArgumentError: The distance cannot be an index; there is no such output.
         """
+        refuse_objects(search=search, kv_store=kv_store, evaluator=evaluator)
         metric_of(distances.get(distance))
         self._replace_index(None)
-        self._set_distance(distance, embedding_output, search, kv_store, evaluator, stat_buffer_size)
+        self._set_distance(distance, embedding_output)
 
-    def _set_distance(self, distance: Distance | str, embedding_output: int | None, *unused: Any) -> None:
+    def _set_distance(self, distance: Distance | str, embedding_output: int | None) -> None:
         """Takes over a distance and an output; an index that holds items stays if it can."""
-        _refuse_objects(*unused[:3])
         chosen, parts = distances.get(distance), self._parts
         index = parts.index
         if index is not None and chosen != index.distance:
@@ -177,6 +177,8 @@ class HasIndex:
             EmbedderMismatchError: Its items are of another model, or of this one before it was trained on.
             DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model.
         """
+        if self._parts.index is not None and self._parts.index.store is store:
+            return self._index.store
         index = Index.lasting(store, self._embedding.dim, self._parts.distance)
         try:
             index.check_made_by(self._fingerprint(surely=True), self.name)
@@ -196,9 +198,9 @@ class HasIndex:
             index.clear()
 
 
-def _refuse_objects(search: Any, kv_store: Any, evaluator: Any) -> None:
+def refuse_objects(**engines: Any) -> None:
     """Raises InvalidArgumentError for engines of one's own: there is one index."""
-    for name, value in (("search", search), ("kv_store", kv_store), ("evaluator", evaluator)):
+    for name, value in engines.items():
         if not isinstance(value, str):
             raise InvalidArgumentError(
                 f"{name} is a {type(value).__name__}: the index is a simstore Store, which finds and keeps the items. Leave "

@@ -2,11 +2,12 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from simstore.errors import InvalidArgumentError
+from simstore.errors import InvalidArgumentError, PackageMissingError
 from simstore.similarity.indexer import Index
 from simstore.similarity.labels import labels_of
 from simstore.similarity.models.has_index import HasIndex
@@ -112,15 +113,16 @@ class Indexing(HasIndex):
 
         Args:
             num_items: At most so many, in the order they were indexed; 0 for all.
+
+        Raises:
+            PackageMissingError: pandas is not installed.
         """
         try:
             import pandas as pd
         except ImportError as err:
-            raise InvalidArgumentError("to_data_frame needs pandas: pip install 'simstore[viz]'") from err
-        items = () if self._parts.index is None else self._parts.index.store.scan()
-        rows = [
-            (item.key, item.label, item.vector, item.data) for i, item in enumerate(items) if not num_items or i < num_items
-        ]
+            raise PackageMissingError(f"to_data_frame needs pandas ({err}): pip install 'simstore[viz]'") from err
+        items = () if self._parts.index is None else islice(self._parts.index.store.scan(), num_items or None)
+        rows = [(item.key, item.label, item.vector, item.data) for item in items]
         return pd.DataFrame(rows, columns=["key", "label", "embedding", "data"])
 
     # -- files --
