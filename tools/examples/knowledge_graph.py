@@ -20,15 +20,15 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras  # noqa: E402  # the environment comes first
-import numpy as np  # noqa: E402
-from keras import layers, ops  # noqa: E402
+import keras  # the environment comes first
+import numpy as np
+from keras import layers, ops
 
-import simstore  # noqa: E402
-from simstore import label  # noqa: E402
-from simstore.similarity.layers import MetricEmbedding  # noqa: E402
-from simstore.similarity.losses import SupConLoss  # noqa: E402
-from simstore.similarity.models import SimilarityModel  # noqa: E402
+import simstore
+from simstore import label
+from simstore.similarity.layers import MetricEmbedding
+from simstore.similarity.losses import SupConLoss
+from simstore.similarity.models import SimilarityModel
 
 DIM, BATCH = 64, 128
 LETTERS = [*range(0x41, 0x250), *range(0x370, 0x530), *range(0x1E00, 0x2000)]  # Latin, Greek, Cyrillic
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             model.index(names.ids(known), ["fact"] * len(known), data=known, keys=[", ".join(fact) for fact in known])
             tell_accuracy(store, names, known, held_out)
         with simstore.open(path) as store:  # by its path alone: the model is in it
-            for head, relation, tail in {relation: fact for fact in held_out for relation in fact[1:2]}.values():
+            for head, relation, tail in {fact[1]: fact for fact in held_out}.values():
                 question = names.ids([(head, relation, "")])[0]
                 (answer,) = store.search(input=question, k=1, where=label == "thing")
                 alike = store.search(input=question, k=3, where=label == "fact")
@@ -80,7 +80,7 @@ def facts() -> Iterator[Triple]:
     for letter in filter(str.isalpha, map(chr, LETTERS)):
         yield letter, "script", unicodedata.name(letter).split()[0].title()
         yield letter, "kind", {"Lu": "capital letter", "Ll": "small letter"}.get(unicodedata.category(letter), "other letter")
-        base, *marks = unicodedata.normalize("NFD", letter)
+        base, *marks = list(unicodedata.normalize("NFD", letter))
         if marks:
             yield letter, "without marks", base
         for mark in marks:

@@ -24,14 +24,14 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras  # noqa: E402  # the environment comes first
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from keras import layers  # noqa: E402
+import keras  # the environment comes first
+import numpy as np
+import tensorflow as tf
+from keras import layers
 
-import simstore  # noqa: E402
-from simstore.similarity.losses import MultiNegativesRankLoss  # noqa: E402
-from simstore.similarity.models import ContrastiveModel  # noqa: E402
+import simstore
+from simstore.similarity.losses import MultiNegativesRankLoss
+from simstore.similarity.models import ContrastiveModel
 
 BATCH, DIM, N_WORDS, LONGEST = 128, 256, 20_000, 150
 NOT_READ = {"test", "tests", "site-packages", "idlelib", "lib2to3", "_vendor"}
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     model = text_model([words_of(text) for _, *texts in known for text in texts])
     model.compile(keras.optimizers.Adam(2e-3), loss=MultiNegativesRankLoss("cosine"))
-    model.fit(batches(known), epochs=options.epochs, verbose=2)
+    model.fit(batches(known), epochs=options.epochs, shuffle=False, verbose=2)
 
     with tempfile.TemporaryDirectory() as folder:
         path = options.store or Path(folder) / "documentation.sim"
@@ -88,7 +88,8 @@ def text_model(texts: list[str]) -> Any:
 
 def batches(pairs: Pairs) -> Any:
     """Batches (questions, answers), in another order each round."""
-    data = tf.data.Dataset.from_tensor_slices(tuple([words_of(text) for text in texts] for texts in list(zip(*pairs))[1:]))
+    questions, answers = ([words_of(text) for text in column] for column in list(zip(*pairs, strict=True))[1:])
+    data = tf.data.Dataset.from_tensor_slices((questions, answers))
     return data.shuffle(len(pairs), seed=0).batch(BATCH, drop_remainder=len(pairs) >= BATCH)
 
 
@@ -97,11 +98,15 @@ def batches(pairs: Pairs) -> Any:
 
 def documented() -> Pairs:
     """All functions and classes with a documentation string of more than a line. Sources are read, nothing is imported."""
-    roots = [Path(sysconfig.get_paths()["stdlib"])]
-    roots += [Path(str(spec.origin)).parent for spec in map(find_spec, ("numpy", "keras")) if spec]
-    found = {text: name for root in roots for name, text in docstrings(root)}  # the same text counts once
+    found = {text: name for root in folders() for name, text in docstrings(root)}  # the same text counts once
     split = [(name, *text.partition("\n")[::2]) for text, name in found.items()]
     return sorted((name, q, a.strip()) for name, q, a in split if len(q.split()) >= 3 and len(a.split()) >= 8)
+
+
+def folders() -> list[Path]:
+    """Where the sources are."""
+    packages = [Path(str(spec.origin)).parent for spec in map(find_spec, ("numpy", "keras")) if spec]
+    return [Path(sysconfig.get_paths()["stdlib"]), *packages]
 
 
 def docstrings(root: Path) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from simstore.errors import InvalidArgumentError
 from simstore.similarity.labels import labels_of
 from simstore.similarity.visualization.figures import finish, import_pyplot, label_name
+from simstore.similarity.visualization.images import Items
 
 __all__ = ["confusion_matrix"]
 
@@ -16,8 +17,8 @@ _MOST_NUMBERS = 30  # classes; with more the numbers are no longer legible
 
 
 def confusion_matrix(
-    y_pred: Sequence[Any],
-    y_true: Sequence[Any],
+    y_pred: Items,
+    y_true: Items,
     normalize: bool = True,
     labels: Mapping[Any, str] | Sequence[str] | None = None,
     title: str = "Confusion matrix",
@@ -68,7 +69,7 @@ def confusion_matrix(
     return axes, matrix
 
 
-def _listed(labels: Sequence[Any], no_match_label: Any) -> list[Any]:
+def _listed(labels: Items, no_match_label: Any) -> list[Any]:
     """Labels as str, int or None, the unknown as None."""
     return [None if label == no_match_label else label for label in labels_of(labels)]
 

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
 
-__all__ = ["Image", "as_image", "is_image", "scaled", "side_by_side"]
+__all__ = ["Image", "Items", "as_image", "is_image", "scaled", "side_by_side"]
 
 Image = NDArray[np.float32]
+Items = Sequence[Any] | NDArray[Any]  # one after the other
 
 
 def is_image(value: Any) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from simstore.errors import InvalidArgumentError
 from simstore.similarity.labels import Labels, labels_of
 from simstore.similarity.visualization.figures import label_name
+from simstore.similarity.visualization.images import Items
 from simstore.similarity.visualization.reduction import reduced
 from simstore.similarity.visualization.tiles import tiles_of
 
@@ -51,11 +52,11 @@ class Projection:
 
 def projector(
     embeddings: Any,
-    labels: Sequence[Any] | None = None,
+    labels: Items | None = None,
     class_mapping: Mapping[Any, str] | Sequence[str] | None = None,
-    images: Sequence[Any] | None = None,
+    images: Items | None = None,
     image_size: int = 64,
-    tooltips_info: Mapping[str, Sequence[Any]] | None = None,
+    tooltips_info: Mapping[str, Items] | None = None,
     pt_size: float = 3,
     colorize: bool = True,
     plot_size: int = 600,

@@ -3,7 +3,6 @@
 import base64
 import struct
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
-from simstore.similarity.visualization.images import Image, as_image, scaled
+from simstore.similarity.visualization.images import Image, Items, as_image, scaled
 
 __all__ = ["Tiles", "png", "tiles_of"]
 
@@ -39,7 +38,7 @@ class Tiles:
     sheets: list[str]
 
 
-def tiles_of(images: Sequence[Any], longest_side: int) -> Tiles:
+def tiles_of(images: Items, longest_side: int) -> Tiles:
     """The images in sheets; those larger than longest_side are made smaller.
 
     Args:
@@ -63,7 +62,7 @@ def png(pixels: Pixels) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def _pixels(images: Sequence[Any], longest_side: int) -> Pixels:
+def _pixels(images: Items, longest_side: int) -> Pixels:
     arrays = [as_image(image, "images holds images; one of them") for image in images]
     if len({array.shape for array in arrays}) != 1:
         raise InvalidArgumentError(f"images are all of one size, not {sorted({array.shape for array in arrays})}")

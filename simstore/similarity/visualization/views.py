@@ -1,22 +1,21 @@
 """Views of the same images, side by side."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from simstore.errors import InvalidArgumentError
 from simstore.similarity.visualization.figures import INK, draw_image, finish, import_pyplot
-from simstore.similarity.visualization.images import as_image, scaled, side_by_side
+from simstore.similarity.visualization.images import Items, as_image, scaled, side_by_side
 
 __all__ = ["visualize_views"]
 
 
 def visualize_views(
-    views: Sequence[Any],
-    labels: Sequence[Any] | None = None,
-    predictions: Sequence[Any] | None = None,
+    views: Items,
+    labels: Items | None = None,
+    predictions: Items | None = None,
     num_imgs: int | None = None,
     views_per_col: int = 4,
     fig_size: tuple[float, float] | None = None,
@@ -65,7 +64,7 @@ def visualize_views(
     return finish(figure, show)
 
 
-def _n_images(views: Sequence[Any], num_imgs: int | None) -> int:
+def _n_images(views: Items, num_imgs: int | None) -> int:
     lengths = {len(view) for view in views}
     if len(lengths) != 1 or 0 in lengths:
         raise InvalidArgumentError(
@@ -76,7 +75,7 @@ def _n_images(views: Sequence[Any], num_imgs: int | None) -> int:
     return min(num_imgs or lengths.copy().pop(), lengths.pop())
 
 
-def _pictures(views: Sequence[Any], n_images: int, max_pixel_value: float | None) -> list[Any]:
+def _pictures(views: Items, n_images: int, max_pixel_value: float | None) -> list[Any]:
     """For each image its views in one row."""
     flat = [as_image(view[index], "a view") for index in range(n_images) for view in views]
     if max_pixel_value is None:
@@ -86,7 +85,7 @@ def _pictures(views: Sequence[Any], n_images: int, max_pixel_value: float | None
     return [side_by_side(images[start : start + len(views)]) for start in range(0, len(images), len(views))]
 
 
-def _title(index: int, labels: Sequence[Any] | None, predictions: Sequence[Any] | None) -> str:
+def _title(index: int, labels: Items | None, predictions: Items | None) -> str:
     title = str(index) if labels is None else f"Label: {_said(labels[index])}"
     return title if predictions is None else f"{title} | Pred: {_said(predictions[index])}"
 
