@@ -142,6 +142,9 @@ def test_labels_are_str_int_or_none() -> None:
 def test_keys_replace_and_are_deleted_through_the_store(model: Any) -> None:
     assert model.index(POINTS[:2], ["x", "y"], keys=["p", "q"]) == ["p", "q"]
     assert model.index_single(POINTS[4] + 1, "z", key="p") == "p"
+    numbered = model.index(POINTS[:2], keys=np.array([90, 91]))
+    assert numbered == [90, 91] and type(numbered[0]) is int
+    model.store.delete(numbered)
     assert model.index_size() == 7
     assert model.single_lookup(POINTS[4] + 1)[0].label == "z"
     assert model.store.delete(["p", 4]) == 2

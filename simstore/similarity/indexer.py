@@ -24,6 +24,7 @@ from simstore.similarity.distances import Distance
 from simstore.similarity.evaluators import Neighbors
 from simstore.similarity.replacing import bring_back, check_replaceable, put_in_place
 from simstore.similarity.types import Lookup
+from simstore.storage.encoding import plain_value
 from simstore.storage.files import temporary_name
 from simstore.store import Store
 from simstore.types import Hits, Key
@@ -151,9 +152,9 @@ class Index:
             self.store.reembed(embedder())
         if keys is None:
             return self.store.add(None, vectors, labels=labels, data=data)
-        named: list[Key] = [keys] if isinstance(keys, (str, int)) else list(keys)
+        named = [keys] if isinstance(keys, (str, int)) else list(keys)
         self.store.upsert(named, vectors, labels=labels, data=data)
-        return named
+        return [plain_value(key) for key in named]
 
     def lookups(self, vectors: Vectors, k: int) -> list[list[Lookup]]:
         """The k nearest items of each vector [n, dim]; fewer if there are fewer."""
