@@ -14,10 +14,10 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["quick start", "filters", "snapshots", "health", "keras"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=["quick start", "filters", "snapshots", "health", "keras", "similarity"])
 def test_an_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines, names = example.splitlines(), {"__name__": "readme"}

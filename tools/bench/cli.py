@@ -18,6 +18,7 @@ from bench.processes import processes_case
 from bench.report import Report
 from bench.search import batch_case, columns_case, equal_ef_case, full_hits_case
 from bench.settings import DATA_SETS, FILTERED_RECALL, RECALL, ROOT, THREADS, K, Settings
+from bench.similarity import known_case, lookup_case, unknown_case, unseen_case
 from bench.snapshots import open_snapshot_case, search_snapshot_case, take_case
 from bench.space import space_case
 from bench.threads import threads_case
@@ -44,8 +45,9 @@ CASES: dict[str, dict[str, Case]] = {
     "merge": {"merge": merge_case},
     "space": {"space": space_case},
     "losses": {"step": step_case},
+    "similarity": {"known": known_case, "lookup": lookup_case, "unseen": unseen_case, "unknown": unknown_case},
 }
-_ON_GLOVE = {"search", "snapshots", "open", "memory"}
+_USUAL_DATA = {"similarity": "mnist"} | dict.fromkeys(("search", "snapshots", "open", "memory"), "glove")
 
 _ABOUT = f"""\
 Measures simstore beside raw hnswlib 0.8 and bare LMDB, and prints one row per case.
@@ -110,7 +112,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     _add_run_options(parser)
     _add_case_options(parser)
     args = vars(parser.parse_args(argv))
-    args["data"] = args["data"] or ("glove" if args["command"] in _ON_GLOVE else "clustered")
+    args["data"] = args["data"] or _USUAL_DATA.get(args["command"], "clustered")
     unknown = set(args["only"]) - set(CASES[args["command"]])
     if unknown:
         parser.error(f"--only {', '.join(unknown)}: {args['command']} has the cases {', '.join(CASES[args['command']])}")
@@ -119,7 +121,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
 
 def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data")
-    usual = f"glove for {', '.join(sorted(_ON_GLOVE))}; else clustered"
+    usual = ", ".join(f"{data} for {command}" for command, data in _USUAL_DATA.items()) + "; else clustered"
     group.add_argument("--data", choices=DATA_SETS, help=f"which vectors (default: {usual})")
     group.add_argument("--n", type=_count, help="only so many vectors of it (default: all)")
     group.add_argument("--queries", type=_count, default=1_000, help="how many queries (default: 1000)")
@@ -155,6 +157,9 @@ def _add_case_options(parser: argparse.ArgumentParser) -> None:
         ("--searches", 2_000, "searches each of them runs (memory), and searches alone (merge)"),
         ("--seconds", 60, "seconds of the processes case"),
         ("--threads", 32, "threads that add"),
+        ("--epochs", 5, "of training (similarity)"),
+        ("--steps", 200, "in an epoch (similarity)"),
+        ("--seeds", 5, "seeds that its results are the mean of (similarity)"),
     ):
         group.add_argument(name, type=_count, default=usual, metavar="N", help=f"{what} (default: {usual})")
 

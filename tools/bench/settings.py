@@ -42,6 +42,9 @@ class Settings:
     searches: int
     seconds: int
     threads: int
+    epochs: int
+    steps: int
+    seeds: int
 
     def repeats_or(self, usual: int) -> int:
         """How often a case is repeated: --repeats, or what the case is used to."""

@@ -83,7 +83,7 @@ def text_model(texts: list[str]) -> Any:
     vectors = layers.Embedding(N_WORDS, DIM, mask_zero=True)(words(text))
     mean = layers.GlobalAveragePooling1D()(layers.Dropout(0.4, noise_shape=(None, None, 1))(vectors))
     projector = keras.Sequential([keras.Input((DIM,)), layers.Dense(DIM)])
-    return ContrastiveModel(keras.Model(text, mean), projector, algorithm="simclr", name="texts")
+    return ContrastiveModel(keras.Model(text, mean), projector, algorithm="simclr", embedding="projector", name="texts")
 
 
 def batches(pairs: Pairs) -> Any:

@@ -39,7 +39,7 @@ SEEN, UNSEEN = range(6), range(6, 10)
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=str(MNIST) if MNIST.exists() else "digits", metavar="NAME", help="which digits")
-    parser.add_argument("--steps", type=int, default=1000, help="of training (default: 1000, about a minute)")
+    parser.add_argument("--steps", type=int, default=1000, help="of training (default: 1000, one or two minutes)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and shots (default: 0)")
     options = parser.parse_args(arguments)
     x, y = load_dataset(options.dataset, splits="train")
@@ -50,12 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def trained(x: Any, y: Any, *, steps: int, seed: int, verbose: int = 2) -> Any:
-    """A model of the classes seen."""
+def trained(x: Any, y: Any, *, steps: int, seed: int, make_model: Any = None, n_turns: int = 4, verbose: int = 2) -> Any:
+    """A model of the classes seen, by the recipe, or with another model or fewer turns."""
     keras.utils.set_random_seed(seed)
-    model = moving_model(x.shape[1:])
+    model = (make_model or moving_model)(x.shape[1:])
     model.compile("adam", loss=MultiSimilarityLoss())
-    sampler = MultiShotMemorySampler(*turned(*of_classes(x, y, SEEN)), 12, 10, max(1, steps // 5), seed=seed)
+    images, labels = turned(*of_classes(x, y, SEEN), n_turns)
+    sampler = MultiShotMemorySampler(images, labels, min(12, 6 * n_turns), 10, max(1, steps // 5), seed=seed)
     model.fit(sampler, epochs=5, verbose=verbose)
     return model
 
@@ -65,20 +66,21 @@ def of_classes(x: Any, y: Any, classes: Sequence[int]) -> tuple[Any, Any]:
     return x[wanted], y[wanted]
 
 
-def turned(x: Any, y: Any) -> tuple[Any, Any]:
-    """The images, and the same turned by 90, 180 and 270 degrees as classes of their own."""
-    turns = range(4)
+def turned(x: Any, y: Any, n_turns: int) -> tuple[Any, Any]:
+    """The images, and the same turned by 90 degrees, 180, … as classes of their own."""
+    turns = range(n_turns)
     return np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in turns]), np.concatenate([y.astype(int) + 10 * k for k in turns])
 
 
-def moving_model(shape: tuple[int, ...]) -> Any:
+def moving_model(shape: tuple[int, ...], *, is_moved: bool = True) -> Any:
     """A small convolutional network whose inputs are moved while it is trained."""
     inputs = layers.Input(shape)
     x = layers.Rescaling(1 / 255)(inputs)
-    x = layers.RandomRotation(0.05, fill_mode="constant")(x)
-    x = layers.RandomZoom(0.15, 0.15, fill_mode="constant")(x)
-    x = layers.RandomTranslation(0.1, 0.1, fill_mode="constant")(x)
-    for filters in (16, 32, 32):
+    if is_moved:
+        x = layers.RandomRotation(0.05, fill_mode="constant")(x)
+        x = layers.RandomZoom(0.15, 0.15, fill_mode="constant")(x)
+        x = layers.RandomTranslation(0.1, 0.1, fill_mode="constant")(x)
+    for filters in (32, 64, 64):
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.MaxPooling2D()(x)
