@@ -20,7 +20,7 @@ __all__ = ["known_case", "lookup_case", "unknown_case", "unseen_case"]
 Embed = Callable[[NDArray[Any]], NDArray[np.float32]]
 
 _SHOTS = 10
-_ACCEPTED = 0.965  # of the known digits that a threshold is calibrated on: on others it then accepts 95 %
+_ACCEPTED = 0.955  # of the known digits that a threshold is calibrated on: of others it then accepts 95 %, too
 _BLOCK = 500  # queries compared at once
 
 
@@ -146,8 +146,8 @@ def _unseen_row(settings: Settings, name: str, make: Callable[[int], Embed], tar
             shots, of = select_examples(digits.x, digits.y, class_list=UNSEEN, num_examples_per_class=_SHOTS, seed=seed)
             found.append(_accuracy(embed(shots), of, embed(queries), labels))
             step(len(found))
-    note = f"± {np.std(found, ddof=1) if len(found) > 1 else 0:.1%} over {len(found)} seeds, {settings.steps * 5:,} steps"
-    return Row(name, float(np.mean(found)), "%", note, target)
+    spread = np.std(found, ddof=1) if len(found) > 1 else 0.0
+    return Row(name, float(np.mean(found)), "%", f"± {spread:.1%} over {len(found)} seeds", target)
 
 
 # -- unknown classes ---------------------------------------------------------------------------------------------------

@@ -2,14 +2,12 @@
 
     python tools/examples/unseen_classes.py [--dataset FILE.npz] [--steps 1000] [--seed 0]
 
-What it takes to be better than raw pixels at classes that were not trained on:
+What it takes to be better than raw pixels (83 %) at classes that were not trained on. Without it, the model of hello_world
+finds 74 % right; with all of it, 94 %. tools/bench similarity --only unseen has the figures.
 
-1. more classes than there are: every image turned by a quarter, a half and three quarters makes classes of its own,
-2. images moved at random, as layers of the model: they rest when it embeds,
-3. depth and pooling: three small convolutions with batch normalisation instead of one wide,
-4. MultiSimilarityLoss, with ten examples of twelve classes in a batch.
-
-Each of these alone loses to raw pixels, or barely wins; tools/bench similarity has the figures.
+1. Depth and pooling: three convolutions with batch normalisation and pooling instead of one without (94 %, and 80 % without).
+2. More classes than there are: images turned by a quarter and by a half are classes of their own (94 %, and 89 % without).
+3. Images moved at random, by layers of the model that rest when it embeds (94 %, and 93 % without).
 """
 
 import argparse
@@ -50,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def trained(x: Any, y: Any, *, steps: int, seed: int, make_model: Any = None, n_turns: int = 4, verbose: int = 2) -> Any:
+def trained(x: Any, y: Any, *, steps: int, seed: int, make_model: Any = None, n_turns: int = 3, verbose: int = 2) -> Any:
     """A model of the classes seen, by the recipe, or with another model or fewer turns."""
     keras.utils.set_random_seed(seed)
     model = (make_model or moving_model)(x.shape[1:])
