@@ -270,6 +270,38 @@ def test_an_index_of_another_model_is_not_loaded(model: Any, tmp_path: Path) -> 
         model.load_index(tmp_path / "nowhere")
 
 
+def test_weights_assigned_directly_are_noticed_where_an_index_is_saved(model: Any, tmp_path: Path) -> None:
+    """No call of the model's tells it; a store with its vectors and the new weights would be wrong for ever."""
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError, match="Was it trained since"):
+        model.save_index(tmp_path / "saved.sim")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(EmbedderMismatchError):  # found out once, it stays known
+        model.single_lookup(POINTS[0])
+    model.reset_index()
+    model.index(POINTS, LABELS)
+    model.save_index(tmp_path / "saved.sim")
+    model.load_index(tmp_path / "saved.sim")
+    assert model.index_size() == 5
+
+
+def test_weights_assigned_directly_are_noticed_by_calls_that_cost_much(model: Any) -> None:
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError):
+        model.index(np.ones((256, 3), np.float32))
+    model.reset_index()
+    dense.set_weights([np.eye(3, dtype=np.float32) * 3])
+    model.index(POINTS, LABELS)  # the first items are of the weights as they are
+    assert model.index_summary().is_current
+    dense.set_weights([np.eye(3, dtype=np.float32)])
+    with pytest.raises(EmbedderMismatchError):
+        model.calibrate(QUERIES, ["a", "b"])
+
+
 class FullDisk(LocalFiles):
     """Runs out of space at a rename to one name."""
 

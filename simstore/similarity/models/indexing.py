@@ -18,6 +18,8 @@ __all__ = ["Indexing"]
 
 logger = logging.getLogger("simstore.similarity")
 
+_MANY = 256  # examples: to embed so many costs more than to read the weights once
+
 
 class Indexing(HasIndex):
     """An index that is filled, asked, and saved."""
@@ -46,6 +48,8 @@ class Indexing(HasIndex):
         """
         index = self._index
         vectors = self._embedded(x, verbose)
+        # What comes first into an index says of which weights all of it is
+        index = self._current_index(surely=len(vectors) >= _MANY or not len(index.store))
         labels = None if y is None else labels_of(y, len(vectors)).tolist()
         added = index.add(vectors, labels, _rows_of(data), keys, self._fingerprint(), self.embedder)
         if verbose:
@@ -141,7 +145,7 @@ class Indexing(HasIndex):
             EmbedderMismatchError: The index is of the model before it was trained on.
             StorageFullError, StorageError: It could not be written; what was there is as it was.
         """
-        self._index.save(filepath, self.embedder(save=with_model))
+        self._current_index(surely=True).save(filepath, self.embedder(save=with_model))
 
     def load_index(self, filepath: Any) -> None:
         """Puts a copy of what save_index has written in the place of the index. ``attach`` uses the store itself.
