@@ -26,6 +26,7 @@ from simstore.errors import (
 )
 from simstore.similarity import losses
 from simstore.similarity.distances import DISTANCES
+from simstore.similarity.matchers import ClassificationMatch, MatchMajorityVote
 from simstore.similarity.models import SimilarityModel
 from simstore.similarity.retrieval_metrics import MapAtK, PrecisionAtK, RecallAtK
 from simstore.similarity.types import Lookup
@@ -386,6 +387,27 @@ def test_match_uses_the_k_and_the_matcher_that_were_calibrated(model: Any) -> No
     model.calibrate(QUERIES[:2], ["a", "a"], k=4, matcher="match_majority_vote")
     assert model.match(QUERIES[1:2]) == ["a"]  # b, a, one without a label, a
     assert model.match(QUERIES[1:2], k=1, matcher="match_nearest") == ["b"]
+
+
+class Farthest(ClassificationMatch):
+    """The nearest one's label at the farthest one's distance."""
+
+    name = "match_nearest"  # a name is no proof
+
+    def predict(self, lookup_labels: Any, lookup_distances: Any) -> Any:
+        return lookup_labels[:, 0], lookup_distances[:, -1]
+
+
+def test_match_and_evaluate_use_the_matcher_itself(model: Any) -> None:
+    """(0, 0, 1) has a at 0 and b at 3: the vote's distance is 3 by max, 1.5 by mean."""
+    for matcher in (MatchMajorityVote(np.max), MatchMajorityVote(lambda distances, axis: distances.max(axis)), Farthest()):
+        results = model.calibrate(POINTS[:1], ["a"], k=2, matcher=matcher)
+        assert results.cutpoints["optimal"]["distance"] == 3.0
+        assert model.match(POINTS[:1]) == ["a"]
+        assert model.match(POINTS[:1] - [[1, 0, 0]]) == [-1]  # a at 1, b at 3.16
+        assert model.match(POINTS[:1] - [[1, 0, 0]], k=1, matcher="match_nearest") == ["a"]
+        assert model.evaluate_classification(POINTS[:1] - [[1, 0, 0]], ["a"])["optimal"]["recall"] == 0.0
+        assert model.evaluate_classification(POINTS[:1] - [[1, 0, 0]], ["a"], 1, (), "nearest")["optimal"]["f1"] == 1.0
 
 
 def test_evaluate_classification_tells_each_cutpoint(model: Any) -> None:
