@@ -179,10 +179,11 @@ class HasIndex:
 
         Raises:
             EmbedderMismatchError: Its items are of another model, or of this one before it was trained on.
-            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model.
+            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model; the model has several inputs.
         """
         if self._parts.index is not None and self._parts.index.store is store:
             return self._index.store
+        self._embedding.check_storable()
         index = Index.lasting(store, self._embedding.dim, self._parts.distance)
         try:
             index.check_made_by(self._fingerprint(surely=True), self.name)

@@ -58,7 +58,11 @@ class Matching(Indexing):
         Raises:
             InvalidArgumentError: The index is empty; another argument.
         """
-        index, metric, match = self._current_index(surely=True), make_classification_metric(calibration_metric), make_classification_matcher(matcher)
+        index, metric, match = (
+            self._current_index(surely=True),
+            make_classification_metric(calibration_metric),
+            make_classification_matcher(matcher),
+        )
         labels, neighbors = self._neighbors(index, x, y, k, verbose)
         results = evaluators.calibrate(labels, neighbors, thresholds_targets, metric, match, extra_metrics, rounding)
         found = Calibration(
