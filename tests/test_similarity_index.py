@@ -32,6 +32,7 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.similarity import calibration, replacing
+from simstore.similarity.matchers import MatchMajorityVote
 from simstore.similarity.models import SimilarityModel
 from simstore.storage.files import LocalFiles, storage_error
 
@@ -270,6 +271,38 @@ def test_an_index_of_another_model_is_not_loaded(model: Any, tmp_path: Path) -> 
         model.load_index(tmp_path / "nowhere")
 
 
+def test_weights_assigned_directly_are_noticed_where_an_index_is_saved(model: Any, tmp_path: Path) -> None:
+    """No call of the model's tells it; a store with its vectors and the new weights would be wrong for ever."""
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError, match="Was it trained since"):
+        model.save_index(tmp_path / "saved.sim")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(EmbedderMismatchError):  # found out once, it stays known
+        model.single_lookup(POINTS[0])
+    model.reset_index()
+    model.index(POINTS, LABELS)
+    model.save_index(tmp_path / "saved.sim")
+    model.load_index(tmp_path / "saved.sim")
+    assert model.index_size() == 5
+
+
+def test_weights_assigned_directly_are_noticed_by_calls_that_cost_much(model: Any) -> None:
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError):
+        model.index(np.ones((256, 3), np.float32))
+    model.reset_index()
+    dense.set_weights([np.eye(3, dtype=np.float32) * 3])
+    model.index(POINTS, LABELS)  # the first items are of the weights as they are
+    assert model.index_summary().is_current
+    dense.set_weights([np.eye(3, dtype=np.float32)])
+    with pytest.raises(EmbedderMismatchError):
+        model.calibrate(QUERIES, ["a", "b"])
+
+
 class FullDisk(LocalFiles):
     """Runs out of space at a rename to one name."""
 
@@ -352,6 +385,29 @@ def test_a_calibration_survives_reopening_and_goes_into_a_backup(calibrated: Any
         again.attach(stores(path))
         assert again.match(QUERIES, "all") == expected
         assert again.index_summary().calibrated_by == "f1_score"
+
+
+@pytest.mark.parametrize("aggregate", [np.mean, np.median, np.min, np.max])
+def test_a_saved_calibration_has_its_matcher(model: Any, tmp_path: Path, aggregate: Any) -> None:
+    model.index(POINTS, LABELS)
+    expected = model.calibrate(QUERIES, ["a", "b"], k=3, matcher=MatchMajorityVote(aggregate)).cutpoints
+    model.save_index(tmp_path / "saved.sim")
+    again = plain_model()
+    again.load_index(tmp_path / "saved.sim")
+    assert again.match(POINTS) == model.match(POINTS)
+    assert again.evaluate_classification(QUERIES, ["a", "b"])["optimal"]["f1"] == expected["optimal"]["f1"]
+
+
+def test_a_saved_calibration_asks_for_a_matcher_that_it_cannot_have(model: Any, tmp_path: Path) -> None:
+    matcher = MatchMajorityVote(lambda distances, axis: distances[0])
+    model.index(POINTS, LABELS)
+    model.calibrate(QUERIES, ["a", "b"], k=3, matcher=matcher)
+    model.save_index(tmp_path / "saved.sim")
+    model.load_index(tmp_path / "saved.sim")
+    for use in (lambda: model.match(POINTS), lambda: model.evaluate_classification(QUERIES, ["a", "b"])):
+        with pytest.raises(InvalidArgumentError, match="'match_majority_vote' that no file keeps.*matcher="):
+            use()
+    assert model.match(QUERIES, matcher=matcher) == ["a", "b"]
 
 
 def test_a_calibration_does_not_outlive_the_weights(calibrated: Any) -> None:

@@ -1,6 +1,6 @@
 """Callbacks that evaluate neighbours at the end of each epoch, on an index of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class EvalCallback(keras.callbacks.Callback):
     index is temporary, and exact; the model's own is not touched.
 
     Args:
-        queries: A batch of examples.
+        queries: A batch of examples, as the model's index() takes them.
         query_labels: Their labels.
         targets: A batch of examples, to be indexed.
         target_labels: Their labels.
@@ -65,9 +65,9 @@ class EvalCallback(keras.callbacks.Callback):
         retrieval_metrics: Sequence[str | RetrievalMetric] = (),
     ) -> None:
         super().__init__()
-        self.queries, self.query_labels = queries, labels_of(query_labels, len(queries))
-        self.targets, self.target_labels = targets, labels_of(target_labels, len(targets))
-        if not len(self.queries) or not len(self.targets):
+        self.queries, self.query_labels = queries, _labels_for(query_labels, queries)
+        self.targets, self.target_labels = targets, _labels_for(target_labels, targets)
+        if not len(self.query_labels) or not len(self.target_labels):
             raise InvalidArgumentError("there are no queries, or no targets: give some of each")
         self.distance = None if distance == "auto" else distances.get(distance)
         self.metrics = [make_classification_metric(metric) for metric in metrics]
@@ -159,6 +159,15 @@ class SplitValidationLoss(EvalCallback):
             queries, query_labels, targets, target_labels, distance, metrics, tb_logdir, k, matcher, distance_thresholds,
             known_classes,
         )  # fmt: skip
+
+
+def _labels_for(y: Any, x: Any) -> Labels:
+    """One label for each example. Which model is to come is not known: a list may be one of inputs, each with a batch."""
+    labels = labels_of(y)
+    parts = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, (list, tuple)) else []
+    if parts and all(hasattr(part, "__len__") and len(part) == len(labels) for part in parts):
+        return labels
+    return labels_of(labels, len(x))
 
 
 def _groups_of(labels: Labels, known_classes: Any) -> dict[str, NDArray[np.bool_]]:

@@ -22,6 +22,7 @@ from simstore.similarity import calibration, distances
 from simstore.similarity.calibration import Calibration
 from simstore.similarity.distances import Distance
 from simstore.similarity.evaluators import Neighbors
+from simstore.similarity.matchers import ClassificationMatch, matcher_again
 from simstore.similarity.replacing import bring_back, check_replaceable, put_in_place
 from simstore.similarity.types import Lookup
 from simstore.storage.encoding import plain_value
@@ -44,6 +45,7 @@ class Index:
     Attributes:
         distance: By which items are compared, and what lookups show.
         calibration: The thresholds found last, if any; kept in the store's directory.
+        matcher: What they were found with, None if it is one that only its caller can make again.
     """
 
     def __init__(self, store: Store, distance: Distance, *, temporary: Path | None = None, closes: bool = False) -> None:
@@ -52,7 +54,8 @@ class Index:
         self._holder = [store]
         self.distance = distance
         self.directory = Path(store.info().path)
-        self.calibration = calibration.read(self.directory)
+        found = self.calibration = calibration.read(self.directory)
+        self.matcher = None if found is None else matcher_again(found.matcher, found.matcher_config)
         self.is_temporary = temporary is not None
         self._closes = closes
         self._made_by: str | None = None
@@ -180,11 +183,11 @@ class Index:
         holds = found is not None and (found.made_by, found.distance) == (made_by, self.distance.name)
         return found if holds else None
 
-    def calibrate(self, found: Calibration) -> None:
-        """Keeps a calibration."""
+    def calibrate(self, found: Calibration, matcher: ClassificationMatch) -> None:
+        """Keeps a calibration, and here the matcher that it was found with."""
         self.store.delete([])  # refuses a store that was opened to be read
         calibration.write(found, self.directory)
-        self.calibration = found
+        self.calibration, self.matcher = found, matcher
 
     def clear(self) -> None:
         """Removes all items of a lasting store, and the calibration."""

@@ -125,6 +125,28 @@ _NAMED: dict[str, type[ClassificationMatch]] = {
 }
 
 
+_AGGREGATES: dict[str, Callable[[Any, int], Any]] = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
+
+
+def config_of(matcher: ClassificationMatch) -> dict[str, str] | None:
+    """What matcher_again needs beside the name; None if only whoever has made the matcher can make it again."""
+    if type(matcher) is MatchNearest:
+        return {}
+    if type(matcher) is MatchMajorityVote:
+        names = [name for name, aggregate in _AGGREGATES.items() if aggregate is matcher.dist_agg]
+        return {"dist_agg": names[0]} if names else None
+    return None
+
+
+def matcher_again(name: str, config: dict[str, str] | None) -> ClassificationMatch | None:
+    """The matcher of a name and what config_of gave; None without that."""
+    if config is None:
+        return None
+    if "dist_agg" in config:
+        return MatchMajorityVote(_AGGREGATES[config["dist_agg"]])
+    return make_classification_matcher(name)
+
+
 def make_classification_matcher(matcher: str | ClassificationMatch) -> ClassificationMatch:
     """The matcher of a name; a ClassificationMatch as it is.
 

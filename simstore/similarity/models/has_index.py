@@ -32,8 +32,8 @@ class HasIndex:
     It is a store in a temporary directory, which is made when the first item comes and goes with the model; ``attach`` puts a
     lasting one in its place. Embeddings are always those of the weights as they are. What was indexed before more training
     cannot be compared with them, and every call that would do so is refused (EmbedderMismatchError): index again. Training,
-    ``set_weights`` and ``load_weights`` are noticed; weights assigned to a layer directly are not, until ``index_summary``,
-    ``attach`` or another process compares.
+    ``set_weights`` and ``load_weights`` are noticed; weights assigned to a layer directly are not, until a call that costs
+    more than to read them all compares: ``index`` of hundreds, ``calibrate``, ``save_index``, ``index_summary``, ``attach``.
     """
 
     name: str
@@ -140,10 +140,14 @@ class HasIndex:
     @property
     def _index(self) -> Index:
         """The index, made if there is none, and of the model as it is."""
+        return self._current_index()
+
+    def _current_index(self, *, surely: bool = False) -> Index:
+        """As _index; ``surely``: compared with the weights themselves, even if no training was noticed."""
         parts = self._parts
         if parts.index is None:
             parts.index = Index.temporary(self._embedding.dim, parts.distance or distances.CosineDistance())
-        parts.index.check_made_by(self._fingerprint(), self.name)
+        parts.index.check_made_by(self._fingerprint(surely=surely), self.name)
         return parts.index
 
     @property
@@ -175,10 +179,11 @@ class HasIndex:
 
         Raises:
             EmbedderMismatchError: Its items are of another model, or of this one before it was trained on.
-            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model.
+            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model; the model has several inputs.
         """
         if self._parts.index is not None and self._parts.index.store is store:
             return self._index.store
+        self._embedding.check_storable()
         index = Index.lasting(store, self._embedding.dim, self._parts.distance)
         try:
             index.check_made_by(self._fingerprint(surely=True), self.name)
