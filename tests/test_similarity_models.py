@@ -259,14 +259,51 @@ def test_the_distance_comes_from_the_loss() -> None:
 
 def test_one_of_several_outputs_is_the_embedding() -> None:
     inputs = keras.Input((3,))
-    double = keras.layers.Dense(3, use_bias=False, kernel_initializer=keras.initializers.Identity(2.0))(inputs)
-    model = SimilarityModel(inputs, [keras.layers.Dense(1)(inputs), double])
+    double = keras.layers.Dense(3, use_bias=False, name="double", kernel_initializer=keras.initializers.Identity(2.0))(inputs)
+    model = SimilarityModel(inputs, [keras.layers.Dense(1, name="one")(inputs), double])
     model.compile("sgd", loss=["mse", "mse"], distance="l2", embedding_output=1)
     model.index(POINTS)
     assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [18, 18, 18]
-    model.create_index("l2", embedding_output=5)
-    with pytest.raises(InvalidArgumentError, match="embedding_output=5"):
-        model.index(POINTS)
+    assert model.index_size() == 5
+    for output in (5, -1, "embedding", True):
+        with pytest.raises(InvalidArgumentError, match=f"no output {output!r}; it has 2, from 0: 'one', 'double'"):
+            model.create_index("l2", embedding_output=output)
+    assert model.index_size() == 5
+
+
+def two_outputs(as_dict: bool) -> Any:
+    """An output that is the input, and before it one for classes."""
+    inputs = keras.Input((3,))
+    points = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity", name="points")(inputs)
+    classes = keras.layers.Dense(10, name="a" if as_dict else "classes")(inputs)
+    return SimilarityModel(inputs, {"points": points, "classes": classes} if as_dict else [classes, points])
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_the_embedding_is_the_output_whose_loss_has_a_distance(as_dict: bool, tmp_path: Path) -> None:
+    each = {"classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "points": losses.TripletLoss("l2")}
+    for loss in (each, dict(reversed(each.items())), None if as_dict else list(each.values())):
+        model = two_outputs(as_dict)
+        if loss is not None:
+            model.compile("sgd", loss=loss)
+            model.index(POINTS)
+            assert model.index_summary().distance == "euclidean"
+            assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [9, 9, 9]
+    model = two_outputs(as_dict)
+    model.compile("sgd", loss=each)
+    y = np.arange(5) // 2
+    model.fit(POINTS, {"classes": y, "points": y} if as_dict else [y, y], verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    loaded.index(POINTS)
+    assert loaded.index_summary().dim == 3
+    model.compile("sgd", loss=each, distance="l2", embedding_output="classes")
+    model.index(POINTS)
+    assert model.index_summary().dim == 10
+    with pytest.raises(InvalidArgumentError, match="distance='auto'"):
+        model.compile("sgd", loss=each, embedding_output="classes")
+    with pytest.raises(InvalidArgumentError, match="no output 'point'"):
+        model.compile("sgd", loss={"point": losses.TripletLoss()})
 
 
 def test_the_summary_tells_what_the_index_is(model: Any) -> None:

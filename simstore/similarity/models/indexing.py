@@ -47,7 +47,7 @@ class Indexing(HasIndex):
             InvalidVectorError: An embedding is not finite, or is zero with cosine distance.
             InvalidArgumentError, InvalidLabelError, InvalidKeyError, InvalidDataError: Shapes or values.
         """
-        index = self._index
+        index = self._current_index()
         vectors = self._embedded(x, verbose)
         # What comes first into an index says of which weights all of it is
         index = self._current_index(surely=len(vectors) >= _MANY or not len(index.store))
@@ -82,7 +82,7 @@ class Indexing(HasIndex):
             k: How many.
             verbose: 1 shows progress, and logs what is done.
         """
-        index = self._index
+        index = self._current_index()
         found = index.lookups(self._embedded(x, verbose), k)
         if verbose:
             logger.info("looked up %d examples among %d items", len(found), len(index.store))
@@ -90,7 +90,7 @@ class Indexing(HasIndex):
 
     def single_lookup(self, x: Any, k: int = 5) -> list[Lookup]:
         """The k nearest items of one example, closest first; fewer where there are fewer."""
-        return self._index.lookups(self._embedding.of_one(x), k)[0]
+        return self._current_index().lookups(self._embedding.of_one(x), k)[0]
 
     def index_size(self) -> int:
         """How many items the index holds."""

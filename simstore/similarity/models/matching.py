@@ -127,7 +127,7 @@ class Matching(Indexing):
         """
         metrics = [make_retrieval_metric(metric) for metric in retrieval_metrics]
         k = max((metric.n_lookups for metric in metrics), default=1)
-        results = evaluators.evaluate_retrieval(*self._neighbors(self._index, x, y, k, verbose), metrics)
+        results = evaluators.evaluate_retrieval(*self._neighbors(self._current_index(), x, y, k, verbose), metrics)
         if verbose:
             logger.info("retrieval %s", results)
         return results
@@ -182,7 +182,7 @@ class Matching(Indexing):
         return labels_of(y, len(vectors)), index.neighbors(vectors, k)
 
     def _calibrated(self) -> tuple[Index, Calibration]:
-        index = self._index
+        index = self._current_index()
         found = index.calibration_of(self._fingerprint())
         if found is None:
             has = "none" if index.calibration is None else "one of another model or distance, or of this model before training"
