@@ -103,11 +103,12 @@ def test_match_nearest_counts_at_thresholds() -> None:
     counts = MatchNearest().counts([1, "b", 3, None, 2], *found, [0.0, 0.125, 0.25, 0.5, 9.0])
     assert [column.tolist() for column in counts[:4]] == [
         [0, 1, 2, 2, 2],  # right: 1 at 0.125, b at 0.25
-        [0, 1, 1, 2, 2],  # wrong: the unlabelled at 0.0625, 2 for 3 at 0.5; what is at inf is never accepted
-        [3, 2, 2, 1, 1],
+        [0, 0, 0, 1, 1],  # wrong: 2 for 3 at 0.5; what has no label or is at inf is never accepted
+        [3, 3, 3, 2, 2],
         [2, 1, 0, 0, 0],
     ]
     assert counts.n == 5
+    assert [float(column) for column in MatchNearest().counts([1, "b", 3, None, 2], *found, np.inf)[:4]] == [2, 1, 2, 0]
 
 
 def test_majority_vote() -> None:
@@ -328,6 +329,16 @@ def test_calibration_refuses_what_cannot_be() -> None:
         calibrate(queries, found, {"optimal": 0.5})
     with pytest.raises(InvalidArgumentError, match="no query has a neighbour"):
         calibrate([1], neighbors([[None]], [[np.inf]]))
+    with pytest.raises(InvalidArgumentError, match="with a label"):
+        calibrate([1], neighbors([[None]], [[0.5]]))
+
+
+def test_an_unlabelled_neighbour_is_rejected_at_every_threshold() -> None:
+    """The second query is nearest to an item without a label, at 0.25: match() rejects it, so it costs no precision."""
+    found = neighbors([[1], [None], [2]], [[0.125], [0.25], [0.5]])
+    results = calibrate([1, 1, 2], found, {"all": 1.0}, "precision", extra_metrics=["recall", "npv", "fpr"])
+    both = results.cutpoints["all"]
+    assert (both["distance"], both["precision"], both["recall"], both["npv"], both["fpr"]) == (0.5, 1.0, 1.0, 1.0, 0.0)
 
 
 def test_memory_is_linear_in_the_queries() -> None:

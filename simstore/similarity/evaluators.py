@@ -85,6 +85,7 @@ def calibrate(
 
     Args:
         target_labels: The queries' labels [n]; labels that the index does not hold, or None, are unknowns to be rejected.
+            A match without a label counts as rejected at every threshold, as it is by match().
         neighbors: Theirs.
         thresholds_targets: Names of operating points, each with the value of the calibration metric that it is to reach.
         calibration_metric: "optimal" is where it is best, and the tightest such threshold.
@@ -93,17 +94,19 @@ def calibrate(
         rounding: Digits of the calibration metric that make a step in ``thresholds``; cutpoints are not rounded.
 
     Raises:
-        InvalidArgumentError: There is no neighbour at all; a target is named "optimal"; another argument.
+        InvalidArgumentError: No neighbour has a label; a target is named "optimal"; another argument.
     """
     targets = dict(thresholds_targets or {})
     if OPTIMAL in targets:
         raise InvalidArgumentError(f"thresholds_targets: {OPTIMAL!r} is the best threshold; give yours another name")
     metric = make_classification_metric(calibration_metric)
     match = make_classification_matcher(matcher)
-    _, distances = match.predict(*neighbors)
+    _, distances = match.matches(*neighbors)
     candidates = np.unique(distances[np.isfinite(distances)])
     if not len(candidates):
-        raise InvalidArgumentError("no query has a neighbour: index items before calibrating, and give queries")
+        raise InvalidArgumentError(
+            "no query has a neighbour with a label: index items with labels before calibrating, and give queries"
+        )
     counts = match.counts(target_labels, *neighbors, candidates)
     columns: dict[str, Values] = {"distance": candidates.astype(float)}
     columns |= {each.name: each.compute(*counts) for each in (metric, *map(make_classification_metric, extra_metrics))}

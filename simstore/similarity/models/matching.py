@@ -103,7 +103,7 @@ class Matching(Indexing):
         names = list(found.results.cutpoints) if cutpoint == "all" else [cutpoint]
         thresholds = {name: found.threshold(name) for name in names}
         match = _matcher_of(index, found) if matcher is None else make_classification_matcher(matcher)
-        labels, distances = match.predict(*index.neighbors(self._embedded(x, verbose), found.k if k is None else k))
+        labels, distances = match.matches(*index.neighbors(self._embedded(x, verbose), found.k if k is None else k))
         pairs = list(zip(labels.tolist(), distances.tolist(), strict=True))
         matches = {
             name: [label if distance <= at and label is not None else no_match_label for label, distance in pairs]
