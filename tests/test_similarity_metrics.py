@@ -16,7 +16,14 @@ from simstore.similarity import classification_metrics as cm
 from simstore.similarity.evaluators import Neighbors, calibrate, evaluate_classification, evaluate_retrieval
 from simstore.similarity.labels import labels_of, same_label
 from simstore.similarity.matchers import MatchMajorityVote, MatchNearest, make_classification_matcher
-from simstore.similarity.retrieval_metrics import BNDCG, MapAtK, PrecisionAtK, RecallAtK, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import (
+    BNDCG,
+    MapAtK,
+    PrecisionAtK,
+    RecallAtK,
+    make_retrieval_metric,
+    make_retrieval_metrics,
+)
 
 
 def neighbors(labels: list[list[Any]], distances: list[list[float]]) -> Neighbors:
@@ -44,6 +51,8 @@ def test_labels_of_every_kind_become_str_int_or_none() -> None:
         (np.zeros((2, 2, 1)), InvalidArgumentError, "[2, 2, 1]"),
         (7, InvalidArgumentError, "a sequence"),
         ("abc", InvalidArgumentError, "a sequence"),
+        ({0: "a", 1: "b"}, InvalidArgumentError, "a sequence with one for each example, not dict"),
+        ({"a", "b"}, InvalidArgumentError, "a sequence with one for each example, not set"),
         ([1, 2, 3], InvalidArgumentError, "3 labels for 2 examples"),
         ([1, 0.5], InvalidLabelError, "labels[1]"),
         ([1, math.nan], InvalidLabelError, "labels[1]"),
@@ -321,6 +330,30 @@ def test_thresholds_are_columns_with_a_row_for_each_step() -> None:
     assert thresholds["distance"] == sorted(thresholds["distance"])
     assert all(a != b for a, b in zip(thresholds["value"], thresholds["value"][1:], strict=False))
     assert [round(value, 1) for value in thresholds["f1"]] == thresholds["value"]
+
+
+@pytest.mark.parametrize("targets", [{"x": "a"}, {"x": None}, {"x": math.nan}, {"x": True}, {1: 0.5}, [0.5], "x", 0.5])
+def test_targets_are_numbers_by_name(targets: Any) -> None:
+    queries, found = random_case(5)
+    with pytest.raises(InvalidArgumentError, match="thresholds_targets"):
+        calibrate(queries, found, targets)
+
+
+def test_one_metric_alone_is_a_list_of_one() -> None:
+    queries, found = random_case(5)
+    assert "fpr" in calibrate(queries, found, extra_metrics="fpr").cutpoints["optimal"]
+    for metric in ("fpr", cm.FalsePositiveRate()):
+        assert list(evaluate_classification(queries, found, 0.5, metric)) == ["distance", "fpr"]
+    assert evaluate_retrieval(queries, found, RecallAtK(k=1)) == evaluate_retrieval(queries, found, [RecallAtK(k=1)])
+    assert [metric.name for metric in make_retrieval_metrics("map@k")] == ["map@5"]
+
+
+def test_retrieval_metrics_of_one_name_are_refused() -> None:
+    queries, found = random_case(5)
+    with pytest.raises(InvalidArgumentError, match="two retrieval metrics are named 'recall@1'"):
+        evaluate_retrieval(queries, found, [RecallAtK(k=1), RecallAtK(k=1, average="macro")])
+    both = [RecallAtK(k=1), RecallAtK("macro_recall", k=1, average="macro")]
+    assert list(evaluate_retrieval(queries, found, both)) == ["recall@1", "macro_recall@1"]
 
 
 def test_calibration_refuses_what_cannot_be() -> None:

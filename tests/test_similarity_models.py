@@ -325,6 +325,27 @@ def test_to_data_frame(model: Any) -> None:
     assert len(model.to_data_frame(2)) == 2 and len(plain_model().to_data_frame()) == 0
 
 
+def test_to_data_frame_of_fewer_than_none_is_refused(model: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="num_items is at least 1, or 0"):
+        model.to_data_frame(-1)
+
+
+def test_save_takes_tensorflow_similarity_s_argument(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"save\(path\), and then save_index"):
+        model.save(tmp_path / "m.keras", save_index=True)
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "m.keras", save_index=False, compression=True)
+    model.save(tmp_path / "m.keras", overwrite=True)
+    assert keras.saving.load_model(tmp_path / "m.keras").index_size() == 0
+
+
+def test_labels_that_are_a_dict_or_a_set_are_refused(model: Any) -> None:
+    for labels in (dict.fromkeys(range(5), "a"), set("abcde")):
+        with pytest.raises(InvalidArgumentError, match="a sequence with one for each example"):
+            model.index(POINTS, labels)
+    assert model.index_size() == 5
+
+
 def test_to_data_frame_without_pandas_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(PackageMissingError, match=r"simstore\[viz\]"):
@@ -532,6 +553,13 @@ def test_a_calibration_holds_for_its_model_and_its_distance(model: Any) -> None:
     model.index(POINTS)
     with pytest.raises(NotCalibratedError, match="has none"):
         model.match(QUERIES)
+
+
+def test_metrics_alone_are_lists_of_one(model: Any) -> None:
+    model.calibrate(QUERIES, ["a", "b", "unknown", 7], extra_metrics="fpr")
+    assert "fpr" in model.evaluate_classification(QUERIES, ["a", "b", "b", 7], extra_metrics="fpr")["optimal"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, "map@k")) == ["map@5"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, RecallAtK(k=1))) == ["recall@1"]
 
 
 def test_retrieval_of_indexed_examples_without_themselves(model: Any) -> None:

@@ -126,16 +126,35 @@ class Indexing(HasIndex):
 
         Raises:
             PackageMissingError: pandas is not installed.
+            InvalidArgumentError: num_items is negative.
         """
         try:
             import pandas as pd
         except ImportError as err:
             raise PackageMissingError(f"to_data_frame needs pandas ({err}): pip install 'simstore[viz]'") from err
+        if num_items < 0:
+            raise InvalidArgumentError(f"num_items is at least 1, or 0 for all items, not {num_items!r}")
         items = () if self._parts.index is None else islice(self._parts.index.store.scan(), num_items or None)
         rows = [(item.key, item.label, item.vector, item.data) for item in items]
         return pd.DataFrame(rows, columns=["key", "label", "embedding", "data"])
 
     # -- files --
+
+    def save(self, filepath: Any, *args: Any, save_index: bool = False, compression: bool = True, **kwargs: Any) -> None:
+        """As in Keras: the model, without its index.
+
+        Args:
+            filepath, args, kwargs: See keras.Model.save.
+            save_index, compression: TensorFlow Similarity's. An index is saved by save_index(path), to a path of its own.
+
+        Raises:
+            InvalidArgumentError: save_index=True.
+        """
+        if save_index:
+            raise InvalidArgumentError(
+                "save(path, save_index=True): an index has a path of its own here: save(path), and then save_index('….sim')"
+            )
+        super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
     def save_index(self, filepath: Any, compression: bool = True, *, with_model: bool = True) -> None:
         """Writes a copy of the index: a store, which simstore.open opens. An earlier one is replaced when the new one is whole.
