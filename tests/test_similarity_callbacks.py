@@ -153,3 +153,8 @@ def test_a_model_of_several_inputs_is_evaluated() -> None:
     assert history["binary_accuracy"] == [0.5]
     with pytest.raises(InvalidArgumentError, match="4 labels for 2 examples"):
         EvalCallback([QUERIES, zeros[:3]], QUERY_LABELS, (TARGETS, zeros), TARGET_LABELS)
+
+
+def test_k_is_at_least_1() -> None:
+    with pytest.raises(InvalidArgumentError, match="k is a whole number of at least 1, not 0"):
+        EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS, k=0)

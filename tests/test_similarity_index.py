@@ -1,6 +1,7 @@
 """The index of a model on lasting stores and in files: attach, save_index, load_index, other processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,7 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.similarity import calibration, replacing
+from simstore.similarity.indexer import Index
 from simstore.similarity.matchers import MatchMajorityVote
 from simstore.similarity.models import SimilarityModel
 from simstore.storage.files import LocalFiles, storage_error
@@ -149,12 +151,28 @@ def test_stores_that_do_not_fit_are_refused(model: Any, stores: OpenStore, tmp_p
         store.add(None, np.eye(4 if options else 3, dtype=np.float32))
         with pytest.raises(DimensionError if options else InvalidArgumentError, match="of 4" if options else "does not say"):
             model.attach(store)
+        store.close()
     with pytest.raises(InvalidArgumentError, match="'euclidean', which takes a store of metric 'l2'"):
         model.attach(stores("cosine.sim"))
     stores("closed.sim").close()
-    with pytest.raises(InvalidArgumentError, match="metric"):
+    with pytest.raises(InvalidArgumentError, match=r"'euclidean', which takes a store of metric 'l2'.*distance='cosine'"):
         model.attach(tmp_path / "closed.sim")
+    with pytest.raises(DimensionError, match="the model makes embeddings of 3 numbers"):
+        model.attach(tmp_path / "0.sim")
+    with pytest.raises(InvalidArgumentError, match="65"):
+        Index.lasting(tmp_path / "new.sim", 65_537, None)
+    assert not (tmp_path / "new.sim").exists()
+    with pytest.raises(InvalidArgumentError, match="path"):
+        model.attach(5)
     simstore.open(tmp_path / "closed.sim").close()  # what was refused is not left open
+
+
+def test_an_empty_store_of_another_width_takes_the_model(model: Any, stores: OpenStore, tmp_path: Path) -> None:
+    stores("s.sim", metric="l2", dim=7).close()
+    store = model.attach(tmp_path / "s.sim")
+    model.index(POINTS)
+    assert store.info().dim == 3
+    store.close()
 
 
 def test_a_store_whose_vectors_are_this_model_s_can_say_so(model: Any, stores: OpenStore) -> None:
@@ -330,6 +348,23 @@ def test_a_failed_save_keeps_the_old_copy(model: Any, tmp_path: Path, monkeypatc
     assert loaded.index_size() == 2
 
 
+def test_a_save_beyond_a_limit_on_files_keeps_the_old_copy(model: Any, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits are POSIX's")
+    model.index(np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32))
+    model.save_index(tmp_path / "saved.sim")
+    before, (soft, hard) = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StorageFullError, match="ulimit -f"):
+            model.save_index(tmp_path / "saved.sim")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert os.listdir(tmp_path) == ["saved.sim"]
+    model.load_index(tmp_path / "saved.sim")
+    assert model.index_size() == 2000
+
+
 def test_a_save_that_was_killed_keeps_the_old_copy(model: Any, tmp_path: Path) -> None:
     """Between the two renames only the old copy's other name is there."""
     model.index(POINTS[:2])
@@ -405,7 +440,7 @@ def test_a_saved_calibration_asks_for_a_matcher_that_it_cannot_have(model: Any, 
     model.save_index(tmp_path / "saved.sim")
     model.load_index(tmp_path / "saved.sim")
     for use in (lambda: model.match(POINTS), lambda: model.evaluate_classification(QUERIES, ["a", "b"])):
-        with pytest.raises(InvalidArgumentError, match="'match_majority_vote' that no file keeps.*matcher="):
+        with pytest.raises(InvalidArgumentError, match=r"'match_majority_vote' that no file keeps.*matcher="):
             use()
     assert model.match(QUERIES, matcher=matcher) == ["a", "b"]
 

@@ -259,14 +259,51 @@ def test_the_distance_comes_from_the_loss() -> None:
 
 def test_one_of_several_outputs_is_the_embedding() -> None:
     inputs = keras.Input((3,))
-    double = keras.layers.Dense(3, use_bias=False, kernel_initializer=keras.initializers.Identity(2.0))(inputs)
-    model = SimilarityModel(inputs, [keras.layers.Dense(1)(inputs), double])
+    double = keras.layers.Dense(3, use_bias=False, name="double", kernel_initializer=keras.initializers.Identity(2.0))(inputs)
+    model = SimilarityModel(inputs, [keras.layers.Dense(1, name="one")(inputs), double])
     model.compile("sgd", loss=["mse", "mse"], distance="l2", embedding_output=1)
     model.index(POINTS)
     assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [18, 18, 18]
-    model.create_index("l2", embedding_output=5)
-    with pytest.raises(InvalidArgumentError, match="embedding_output=5"):
-        model.index(POINTS)
+    assert model.index_size() == 5
+    for output in (5, -1, "embedding", True):
+        with pytest.raises(InvalidArgumentError, match=f"no output {output!r}; it has 2, from 0: 'one', 'double'"):
+            model.create_index("l2", embedding_output=output)
+    assert model.index_size() == 5
+
+
+def two_outputs(as_dict: bool) -> Any:
+    """An output that is the input, and before it one for classes."""
+    inputs = keras.Input((3,))
+    points = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity", name="points")(inputs)
+    classes = keras.layers.Dense(10, name="a" if as_dict else "classes")(inputs)
+    return SimilarityModel(inputs, {"points": points, "classes": classes} if as_dict else [classes, points])
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_the_embedding_is_the_output_whose_loss_has_a_distance(as_dict: bool, tmp_path: Path) -> None:
+    each = {"classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "points": losses.TripletLoss("l2")}
+    for loss in (each, dict(reversed(each.items())), None if as_dict else list(each.values())):
+        model = two_outputs(as_dict)
+        if loss is not None:
+            model.compile("sgd", loss=loss)
+            model.index(POINTS)
+            assert model.index_summary().distance == "euclidean"
+            assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [9, 9, 9]
+    model = two_outputs(as_dict)
+    model.compile("sgd", loss=each)
+    y = np.arange(5) // 2
+    model.fit(POINTS, {"classes": y, "points": y} if as_dict else [y, y], verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    loaded.index(POINTS)
+    assert loaded.index_summary().dim == 3
+    model.compile("sgd", loss=each, distance="l2", embedding_output="classes")
+    model.index(POINTS)
+    assert model.index_summary().dim == 10
+    with pytest.raises(InvalidArgumentError, match="distance='auto'"):
+        model.compile("sgd", loss=each, embedding_output="classes")
+    with pytest.raises(InvalidArgumentError, match="no output 'point'"):
+        model.compile("sgd", loss={"point": losses.TripletLoss()})
 
 
 def test_the_summary_tells_what_the_index_is(model: Any) -> None:
@@ -286,6 +323,27 @@ def test_to_data_frame(model: Any) -> None:
     assert frame["label"].tolist()[:3] == ["a", "b", "a"] and frame["data"][4] == {"n": 4}
     assert np.array_equal(np.stack(frame["embedding"]), POINTS)
     assert len(model.to_data_frame(2)) == 2 and len(plain_model().to_data_frame()) == 0
+
+
+def test_to_data_frame_of_fewer_than_none_is_refused(model: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="num_items is at least 1, or 0"):
+        model.to_data_frame(-1)
+
+
+def test_save_takes_tensorflow_similarity_s_argument(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"save\(path\), and then save_index"):
+        model.save(tmp_path / "m.keras", save_index=True)
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "m.keras", save_index=False, compression=True)
+    model.save(tmp_path / "m.keras", overwrite=True)
+    assert keras.saving.load_model(tmp_path / "m.keras").index_size() == 0
+
+
+def test_labels_that_are_a_dict_or_a_set_are_refused(model: Any) -> None:
+    for labels in (dict.fromkeys(range(5), "a"), set("abcde")):
+        with pytest.raises(InvalidArgumentError, match="a sequence with one for each example"):
+            model.index(POINTS, labels)
+    assert model.index_size() == 5
 
 
 def test_to_data_frame_without_pandas_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,6 +553,13 @@ def test_a_calibration_holds_for_its_model_and_its_distance(model: Any) -> None:
     model.index(POINTS)
     with pytest.raises(NotCalibratedError, match="has none"):
         model.match(QUERIES)
+
+
+def test_metrics_alone_are_lists_of_one(model: Any) -> None:
+    model.calibrate(QUERIES, ["a", "b", "unknown", 7], extra_metrics="fpr")
+    assert "fpr" in model.evaluate_classification(QUERIES, ["a", "b", "b", 7], extra_metrics="fpr")["optimal"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, "map@k")) == ["map@5"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, RecallAtK(k=1))) == ["recall@1"]
 
 
 def test_retrieval_of_indexed_examples_without_themselves(model: Any) -> None:

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
 from simstore.similarity import distances
-from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metric
+from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metrics
 from simstore.similarity.distances import Distance
 from simstore.similarity.evaluators import Neighbors, evaluate_classification, evaluate_retrieval
 from simstore.similarity.indexer import Index, metric_of
 from simstore.similarity.labels import Labels, labels_of
 from simstore.similarity.matchers import ClassificationMatch, make_classification_matcher
 from simstore.similarity.models.has_index import HasIndex
-from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metrics
 
 __all__ = ["EvalCallback", "SplitValidationLoss"]
 
@@ -69,9 +69,11 @@ class EvalCallback(keras.callbacks.Callback):
         self.targets, self.target_labels = targets, _labels_for(target_labels, targets)
         if not len(self.query_labels) or not len(self.target_labels):
             raise InvalidArgumentError("there are no queries, or no targets: give some of each")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InvalidArgumentError(f"k is a whole number of at least 1, not {k!r}")
         self.distance = None if distance == "auto" else distances.get(distance)
-        self.metrics = [make_classification_metric(metric) for metric in metrics]
-        self.retrieval_metrics = [make_retrieval_metric(metric) for metric in retrieval_metrics or ()]
+        self.metrics = make_classification_metrics(metrics)
+        self.retrieval_metrics = make_retrieval_metrics(retrieval_metrics)
         self.k, self.matcher = k, make_classification_matcher(matcher)
         self.distance_thresholds = np.atleast_1d(np.inf if distance_thresholds is None else np.asarray(distance_thresholds))
         self._groups = _groups_of(self.query_labels, known_classes)

@@ -25,6 +25,7 @@ from simstore.similarity.evaluators import Neighbors
 from simstore.similarity.matchers import ClassificationMatch, matcher_again
 from simstore.similarity.replacing import bring_back, check_replaceable, put_in_place
 from simstore.similarity.types import Lookup
+from simstore.storage import DATA_FILE
 from simstore.storage.encoding import plain_value
 from simstore.storage.files import temporary_name
 from simstore.store import Store
@@ -89,8 +90,7 @@ class Index:
         """
         opens = not isinstance(store, Store)
         if opens:
-            options: dict[str, Any] = {} if distance is None else {"metric": metric_of(distance)}
-            store = simstore.open(store, dim=dim, **options)
+            store = _opened(store, dim, distance)
         try:
             return cls(store, _agreed_distance(store, dim, distance), closes=opens)
         except BaseException:
@@ -239,6 +239,17 @@ def metric_of(distance: Distance) -> str:
             "create_index(distance='cosine') or compile(…, distance='cosine')"
         )
     return distance.metric
+
+
+def _opened(path: Any, dim: int, distance: Distance | None) -> Store:
+    """The store at a path, whatever it is; where there is none, one that fits."""
+    options: dict[str, Any] = {} if distance is None else {"metric": metric_of(distance)}
+    try:
+        return simstore.open(path, dim=dim, **options)
+    except (InvalidArgumentError, DimensionError):
+        if not isinstance(path, (str, os.PathLike)) or not Path(path, DATA_FILE).exists():
+            raise
+    return simstore.open(path)  # what does not fit is told by _agreed_distance, which knows the model
 
 
 def _agreed_distance(store: Store, dim: int, distance: Distance | None) -> Distance:

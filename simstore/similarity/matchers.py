@@ -38,6 +38,12 @@ class ClassificationMatch:
         """
         raise NotImplementedError
 
+    def matches(self, lookup_labels: LookupLabels, lookup_distances: Distances) -> tuple[Labels, Distances]:
+        """As predict, with every match that has no label at the distance inf: it is never accepted."""
+        labels, distances = self.predict(lookup_labels, lookup_distances)
+        labelled = np.array([label is not None for label in labels], bool)
+        return labels, np.where(labelled, distances, np.inf)
+
     def counts(
         self, query_labels: Any, lookup_labels: LookupLabels, lookup_distances: Distances, distance_thresholds: Any
     ) -> Counts:
@@ -46,15 +52,16 @@ class ClassificationMatch:
         Args:
             query_labels: The true labels [n].
             lookup_labels, lookup_distances: See predict.
-            distance_thresholds: Distances [m]; a match is accepted if its distance is at most that.
+            distance_thresholds: Distances [m]; a match is accepted if it has a label and its distance is at most that.
         """
         expected, thresholds = labels_of(query_labels), np.asarray(distance_thresholds)
         check_lookups(expected, lookup_labels, lookup_distances)
-        labels, distances = self.predict(lookup_labels, lookup_distances)
-        is_right = same_label(labels, expected)
-        right, wrong = np.sort(distances[is_right]), np.sort(distances[~is_right])
+        labels, distances = self.matches(lookup_labels, lookup_distances)
+        is_right, there = same_label(labels, expected), np.isfinite(distances)  # what is at inf is not accepted within inf
+        right, wrong = np.sort(distances[is_right & there]), np.sort(distances[~is_right & there])
         tp, fp = (np.searchsorted(each, thresholds, side="right").astype(float) for each in (right, wrong))
-        return Counts(tp, fp, len(wrong) - fp, len(right) - tp, len(expected))
+        n_right = is_right.sum()
+        return Counts(tp, fp, len(expected) - n_right - fp, n_right - tp, len(expected))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""

@@ -47,7 +47,7 @@ class Indexing(HasIndex):
             InvalidVectorError: An embedding is not finite, or is zero with cosine distance.
             InvalidArgumentError, InvalidLabelError, InvalidKeyError, InvalidDataError: Shapes or values.
         """
-        index = self._index
+        index = self._current_index()
         vectors = self._embedded(x, verbose)
         # What comes first into an index says of which weights all of it is
         index = self._current_index(surely=len(vectors) >= _MANY or not len(index.store))
@@ -82,7 +82,7 @@ class Indexing(HasIndex):
             k: How many.
             verbose: 1 shows progress, and logs what is done.
         """
-        index = self._index
+        index = self._current_index()
         found = index.lookups(self._embedded(x, verbose), k)
         if verbose:
             logger.info("looked up %d examples among %d items", len(found), len(index.store))
@@ -90,7 +90,7 @@ class Indexing(HasIndex):
 
     def single_lookup(self, x: Any, k: int = 5) -> list[Lookup]:
         """The k nearest items of one example, closest first; fewer where there are fewer."""
-        return self._index.lookups(self._embedding.of_one(x), k)[0]
+        return self._current_index().lookups(self._embedding.of_one(x), k)[0]
 
     def index_size(self) -> int:
         """How many items the index holds."""
@@ -126,16 +126,35 @@ class Indexing(HasIndex):
 
         Raises:
             PackageMissingError: pandas is not installed.
+            InvalidArgumentError: num_items is negative.
         """
         try:
             import pandas as pd
         except ImportError as err:
             raise PackageMissingError(f"to_data_frame needs pandas ({err}): pip install 'simstore[viz]'") from err
+        if num_items < 0:
+            raise InvalidArgumentError(f"num_items is at least 1, or 0 for all items, not {num_items!r}")
         items = () if self._parts.index is None else islice(self._parts.index.store.scan(), num_items or None)
         rows = [(item.key, item.label, item.vector, item.data) for item in items]
         return pd.DataFrame(rows, columns=["key", "label", "embedding", "data"])
 
     # -- files --
+
+    def save(self, filepath: Any, *args: Any, save_index: bool = False, compression: bool = True, **kwargs: Any) -> None:
+        """As in Keras: the model, without its index.
+
+        Args:
+            filepath, args, kwargs: See keras.Model.save.
+            save_index, compression: TensorFlow Similarity's. An index is saved by save_index(path), to a path of its own.
+
+        Raises:
+            InvalidArgumentError: save_index=True.
+        """
+        if save_index:
+            raise InvalidArgumentError(
+                "save(path, save_index=True): an index has a path of its own here: save(path), and then save_index('….sim')"
+            )
+        super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
     def save_index(self, filepath: Any, compression: bool = True, *, with_model: bool = True) -> None:
         """Writes a copy of the index: a store, which simstore.open opens. An earlier one is replaced when the new one is whole.

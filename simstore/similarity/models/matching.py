@@ -7,13 +7,17 @@ from typing import Any
 from simstore.errors import InvalidArgumentError, NotCalibratedError
 from simstore.similarity import evaluators
 from simstore.similarity.calibration import Calibration
-from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metric
+from simstore.similarity.classification_metrics import (
+    ClassificationMetric,
+    make_classification_metric,
+    make_classification_metrics,
+)
 from simstore.similarity.evaluators import Neighbors
 from simstore.similarity.indexer import Index
 from simstore.similarity.labels import Labels, labels_of
 from simstore.similarity.matchers import ClassificationMatch, config_of, make_classification_matcher
 from simstore.similarity.models.indexing import Indexing
-from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metrics
 from simstore.similarity.types import CalibrationResults
 from simstore.types import Label
 
@@ -103,7 +107,7 @@ class Matching(Indexing):
         names = list(found.results.cutpoints) if cutpoint == "all" else [cutpoint]
         thresholds = {name: found.threshold(name) for name in names}
         match = _matcher_of(index, found) if matcher is None else make_classification_matcher(matcher)
-        labels, distances = match.predict(*index.neighbors(self._embedded(x, verbose), found.k if k is None else k))
+        labels, distances = match.matches(*index.neighbors(self._embedded(x, verbose), found.k if k is None else k))
         pairs = list(zip(labels.tolist(), distances.tolist(), strict=True))
         matches = {
             name: [label if distance <= at and label is not None else no_match_label for label, distance in pairs]
@@ -119,15 +123,15 @@ class Matching(Indexing):
         Args:
             x: A batch; one that is indexed takes metrics with drop_closest_lookup=True.
             y: Its labels.
-            retrieval_metrics: RetrievalMetrics, or names of some.
+            retrieval_metrics: RetrievalMetrics, or names of some; no two of one name.
             verbose: 1 shows progress, and logs the result.
 
         Raises:
             InvalidArgumentError: The index is empty; another argument.
         """
-        metrics = [make_retrieval_metric(metric) for metric in retrieval_metrics]
+        metrics = make_retrieval_metrics(retrieval_metrics)
         k = max((metric.n_lookups for metric in metrics), default=1)
-        results = evaluators.evaluate_retrieval(*self._neighbors(self._index, x, y, k, verbose), metrics)
+        results = evaluators.evaluate_retrieval(*self._neighbors(self._current_index(), x, y, k, verbose), metrics)
         if verbose:
             logger.info("retrieval %s", results)
         return results
@@ -161,7 +165,11 @@ class Matching(Indexing):
         labels, neighbors = self._neighbors(index, x, y, found.k if k is None else k, verbose)
         names = list(found.results.cutpoints)
         table = evaluators.evaluate_classification(
-            labels, neighbors, [found.threshold(name) for name in names], (found.metric, *extra_metrics), match
+            labels,
+            neighbors,
+            [found.threshold(name) for name in names],
+            [found.metric, *make_classification_metrics(extra_metrics)],
+            match,
         )
         results = {
             name: {"name": name} | {key: float(column[i]) for key, column in table.items()} for i, name in enumerate(names)
@@ -182,7 +190,7 @@ class Matching(Indexing):
         return labels_of(y, len(vectors)), index.neighbors(vectors, k)
 
     def _calibrated(self) -> tuple[Index, Calibration]:
-        index = self._index
+        index = self._current_index()
         found = index.calibration_of(self._fingerprint())
         if found is None:
             has = "none" if index.calibration is None else "one of another model or distance, or of this model before training"
