@@ -90,12 +90,11 @@ class ContrastiveModel(Compiling, keras.Model):
         if len(self.backbone.inputs) != 1 or not hasattr(y, "shape"):
             return
         given, wanted = _axes(y.shape), _axes(self.backbone.inputs[0].shape)
-        if len(given) != len(wanted) or any(
-            None not in pair and pair[0] != pair[1] for pair in zip(given, wanted, strict=True)
-        ):
+        pairs = zip(given, wanted, strict=False)
+        if len(given) != len(wanted) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
             raise InvalidArgumentError(
-                f"a ContrastiveModel learns from pairs of batches (view 1, view 2) of inputs {self.backbone.inputs[0].shape}, and "
-                f"the second was of shape {tuple(y.shape)}: labels are not learned from. Make two views of each example"
+                f"a ContrastiveModel learns from pairs of batches (view 1, view 2) of shape {self.backbone.inputs[0].shape}, "
+                f"and the second was of shape {tuple(y.shape)}: labels are not learned from. Make two views of each example"
             )
 
     def _contrastive(self, z1: Any, z2: Any, training: bool) -> Any:

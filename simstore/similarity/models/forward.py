@@ -41,8 +41,8 @@ class SeveralInputs:
         given = f"{type(x).__name__} of {', '.join(map(repr, x))}" if isinstance(x, Mapping) else type(x).__name__
         length = f" of {len(x)}" if isinstance(x, (list, tuple)) else ""
         raise InvalidArgumentError(
-            f"the model {self.model.name!r} has the inputs {', '.join(map(repr, names))}: give a list with what each gets, or a "
-            f"dict by name, not {given}{length}"
+            f"the model {self.model.name!r} has the inputs {', '.join(map(repr, names))}: give a list with what each gets, or "
+            f"a dict by name, not {given}{length}"
         )
 
     def embed(self, batches: list[Any]) -> NDArray[np.float32]:
@@ -52,9 +52,8 @@ class SeveralInputs:
             first, count, _ = cut[0]
             output = self._call([self._tensor(piece, i) for i, (_, _, piece) in enumerate(cut)])
             array = keras.ops.convert_to_numpy(output)
-            out[first : first + count] = checked_vectors(array, len(cut[0][2]), self.dim, f"the model {self.model.name!r}")[
-                :count
-            ]
+            vectors = checked_vectors(array, len(cut[0][2]), self.dim, f"the model {self.model.name!r}")
+            out[first : first + count] = vectors[:count]
         return out
 
     def _tensor(self, piece: Any, i: int) -> Any:
