@@ -183,6 +183,37 @@ def test_a_group_has_a_most(store: Store, transactions: list[Any], monkeypatch: 
     assert len(transactions) == 1 + 3
 
 
+def test_calls_that_come_together_are_waited_for(
+    store: Store, transactions: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two shared a commit: the next waits for another; one that comes alone then is not waited for again."""
+    grouped(store, [lambda: store.add("a", [1.0]), lambda: store.add("b", [1.0])])
+    del transactions[:]
+    later: list[Call] = []
+
+    def sleep(seconds: float) -> None:
+        if not later:
+            later.append(Call(lambda: store.add("d", [1.0])))
+            wait_until(lambda: bool(commits_of(store)._queue))
+
+    monkeypatch.setattr(commits.time, "sleep", sleep)
+    assert store.add("c", [1.0]) == ["c"] and later[0].value() == ["d"]
+    assert transactions == [None]
+    for key, n_sleeps in (("e", 1), ("f", 0)):
+        slept: list[float] = []
+        monkeypatch.setattr(commits.time, "sleep", slept.append)
+        store.add(key, [1.0])
+        assert len(slept) == n_sleeps
+    assert transactions == [None] * 3
+
+
+def test_each_call_wakes_the_next(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits until it looks by itself."""
+    monkeypatch.setattr(commits, "_LOOK_AGAIN_S", 1000.0)
+    calls = grouped(store, [lambda n=n: store.add(n, [1.0]) for n in range(20)])  # type: ignore[misc]
+    assert [call.value() for call in calls] == [[n] for n in range(20)]
+
+
 def test_some_serial_order_explains_everything(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads upsert and delete the same few keys; replayed in the order of their seqs, each call returns what it returned."""
     store.add("other", [0.0])

@@ -16,7 +16,7 @@ from similarity_models import digits, digits_model, plain_model
 from simstore.errors import InvalidArgumentError
 from simstore.similarity import callbacks, losses
 from simstore.similarity.callbacks import EvalCallback, SplitValidationLoss
-from simstore.similarity.models import create_contrastive_model
+from simstore.similarity.models import SimilarityModel, create_contrastive_model
 from simstore.similarity.retrieval_metrics import PrecisionAtK, RecallAtK
 
 TARGETS = np.array([[0, 0, 0], [1, 0, 0], [5, 0, 0], [9, 0, 0]], np.float32)
@@ -139,3 +139,22 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         fitted(still("snr"), EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS))
     euclidean = EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS, distance="l2")
     assert fitted(still("snr"), euclidean)["binary_accuracy"] == [0.5]
+
+
+def test_a_model_of_several_inputs_is_evaluated() -> None:
+    a, b = keras.Input((3,)), keras.Input((3,))
+    model = SimilarityModel(
+        [a, b], keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")(keras.layers.Add()([a, b]))
+    )
+    model.compile(keras.optimizers.SGD(0.0), loss="mse", distance="euclidean")
+    zeros = np.zeros((4, 3), np.float32)
+    callback = EvalCallback([QUERIES, zeros], QUERY_LABELS, (TARGETS, zeros), TARGET_LABELS)
+    history = model.fit([X, X], X, verbose=0, callbacks=[callback]).history
+    assert history["binary_accuracy"] == [0.5]
+    with pytest.raises(InvalidArgumentError, match="4 labels for 2 examples"):
+        EvalCallback([QUERIES, zeros[:3]], QUERY_LABELS, (TARGETS, zeros), TARGET_LABELS)
+
+
+def test_k_is_at_least_1() -> None:
+    with pytest.raises(InvalidArgumentError, match="k is a whole number of at least 1, not 0"):
+        EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS, k=0)

@@ -162,6 +162,9 @@ def test_what_cannot_be_is_refused() -> None:
     model = small("barlow")
     with pytest.raises(InvalidArgumentError, match="pairs of batches"):
         model.fit(np.ones((4, 8, 8)), verbose=0)
+    for labels in (np.arange(4), np.arange(4)[:, None], np.eye(4)):
+        with pytest.raises(InvalidArgumentError, match="labels are not learned from"):
+            model.fit(np.ones((4, 8, 8)), labels, verbose=0)
     with pytest.raises(InvalidArgumentError, match="EvalCallback"):
         model.compile("adam", loss=losses.Barlow(), metrics=["accuracy"])
     silent = create_contrastive_model(backbone(), algorithm="barlow")

@@ -1,6 +1,7 @@
 """The index of a model on lasting stores and in files: attach, save_index, load_index, other processes."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -32,6 +33,8 @@ from simstore.errors import (
     StoreNotFoundError,
 )
 from simstore.similarity import calibration, replacing
+from simstore.similarity.indexer import Index
+from simstore.similarity.matchers import MatchMajorityVote
 from simstore.similarity.models import SimilarityModel
 from simstore.storage.files import LocalFiles, storage_error
 
@@ -148,12 +151,28 @@ def test_stores_that_do_not_fit_are_refused(model: Any, stores: OpenStore, tmp_p
         store.add(None, np.eye(4 if options else 3, dtype=np.float32))
         with pytest.raises(DimensionError if options else InvalidArgumentError, match="of 4" if options else "does not say"):
             model.attach(store)
+        store.close()
     with pytest.raises(InvalidArgumentError, match="'euclidean', which takes a store of metric 'l2'"):
         model.attach(stores("cosine.sim"))
     stores("closed.sim").close()
-    with pytest.raises(InvalidArgumentError, match="metric"):
+    with pytest.raises(InvalidArgumentError, match=r"'euclidean', which takes a store of metric 'l2'.*distance='cosine'"):
         model.attach(tmp_path / "closed.sim")
+    with pytest.raises(DimensionError, match="the model makes embeddings of 3 numbers"):
+        model.attach(tmp_path / "0.sim")
+    with pytest.raises(InvalidArgumentError, match="65"):
+        Index.lasting(tmp_path / "new.sim", 65_537, None)
+    assert not (tmp_path / "new.sim").exists()
+    with pytest.raises(InvalidArgumentError, match="path"):
+        model.attach(5)
     simstore.open(tmp_path / "closed.sim").close()  # what was refused is not left open
+
+
+def test_an_empty_store_of_another_width_takes_the_model(model: Any, stores: OpenStore, tmp_path: Path) -> None:
+    stores("s.sim", metric="l2", dim=7).close()
+    store = model.attach(tmp_path / "s.sim")
+    model.index(POINTS)
+    assert store.info().dim == 3
+    store.close()
 
 
 def test_a_store_whose_vectors_are_this_model_s_can_say_so(model: Any, stores: OpenStore) -> None:
@@ -270,6 +289,38 @@ def test_an_index_of_another_model_is_not_loaded(model: Any, tmp_path: Path) -> 
         model.load_index(tmp_path / "nowhere")
 
 
+def test_weights_assigned_directly_are_noticed_where_an_index_is_saved(model: Any, tmp_path: Path) -> None:
+    """No call of the model's tells it; a store with its vectors and the new weights would be wrong for ever."""
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError, match="Was it trained since"):
+        model.save_index(tmp_path / "saved.sim")
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(EmbedderMismatchError):  # found out once, it stays known
+        model.single_lookup(POINTS[0])
+    model.reset_index()
+    model.index(POINTS, LABELS)
+    model.save_index(tmp_path / "saved.sim")
+    model.load_index(tmp_path / "saved.sim")
+    assert model.index_size() == 5
+
+
+def test_weights_assigned_directly_are_noticed_by_calls_that_cost_much(model: Any) -> None:
+    dense = model.layers[-1]
+    model.index(POINTS, LABELS)
+    dense.set_weights([np.eye(3, dtype=np.float32) * -2])
+    with pytest.raises(EmbedderMismatchError):
+        model.index(np.ones((256, 3), np.float32))
+    model.reset_index()
+    dense.set_weights([np.eye(3, dtype=np.float32) * 3])
+    model.index(POINTS, LABELS)  # the first items are of the weights as they are
+    assert model.index_summary().is_current
+    dense.set_weights([np.eye(3, dtype=np.float32)])
+    with pytest.raises(EmbedderMismatchError):
+        model.calibrate(QUERIES, ["a", "b"])
+
+
 class FullDisk(LocalFiles):
     """Runs out of space at a rename to one name."""
 
@@ -295,6 +346,23 @@ def test_a_failed_save_keeps_the_old_copy(model: Any, tmp_path: Path, monkeypatc
     loaded = plain_model()
     loaded.load_index(tmp_path / "saved.sim")
     assert loaded.index_size() == 2
+
+
+def test_a_save_beyond_a_limit_on_files_keeps_the_old_copy(model: Any, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="limits are POSIX's")
+    model.index(np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32))
+    model.save_index(tmp_path / "saved.sim")
+    before, (soft, hard) = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(StorageFullError, match="ulimit -f"):
+            model.save_index(tmp_path / "saved.sim")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert os.listdir(tmp_path) == ["saved.sim"]
+    model.load_index(tmp_path / "saved.sim")
+    assert model.index_size() == 2000
 
 
 def test_a_save_that_was_killed_keeps_the_old_copy(model: Any, tmp_path: Path) -> None:
@@ -352,6 +420,29 @@ def test_a_calibration_survives_reopening_and_goes_into_a_backup(calibrated: Any
         again.attach(stores(path))
         assert again.match(QUERIES, "all") == expected
         assert again.index_summary().calibrated_by == "f1_score"
+
+
+@pytest.mark.parametrize("aggregate", [np.mean, np.median, np.min, np.max])
+def test_a_saved_calibration_has_its_matcher(model: Any, tmp_path: Path, aggregate: Any) -> None:
+    model.index(POINTS, LABELS)
+    expected = model.calibrate(QUERIES, ["a", "b"], k=3, matcher=MatchMajorityVote(aggregate)).cutpoints
+    model.save_index(tmp_path / "saved.sim")
+    again = plain_model()
+    again.load_index(tmp_path / "saved.sim")
+    assert again.match(POINTS) == model.match(POINTS)
+    assert again.evaluate_classification(QUERIES, ["a", "b"])["optimal"]["f1"] == expected["optimal"]["f1"]
+
+
+def test_a_saved_calibration_asks_for_a_matcher_that_it_cannot_have(model: Any, tmp_path: Path) -> None:
+    matcher = MatchMajorityVote(lambda distances, axis: distances[0])
+    model.index(POINTS, LABELS)
+    model.calibrate(QUERIES, ["a", "b"], k=3, matcher=matcher)
+    model.save_index(tmp_path / "saved.sim")
+    model.load_index(tmp_path / "saved.sim")
+    for use in (lambda: model.match(POINTS), lambda: model.evaluate_classification(QUERIES, ["a", "b"])):
+        with pytest.raises(InvalidArgumentError, match=r"'match_majority_vote' that no file keeps.*matcher="):
+            use()
+    assert model.match(QUERIES, matcher=matcher) == ["a", "b"]
 
 
 def test_a_calibration_does_not_outlive_the_weights(calibrated: Any) -> None:

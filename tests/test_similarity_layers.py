@@ -55,6 +55,11 @@ def test_large_outputs_in_half_precision_have_length_one() -> None:
         np.testing.assert_allclose(got, 1 / math.sqrt(3), rtol=1e-3)
 
 
+def test_an_embedding_of_no_number_is_none() -> None:
+    outputs = ops.convert_to_numpy(MetricEmbedding(2)(np.array([[np.nan, 1.0], [3.0, 4.0]], np.float32)))
+    assert np.isnan(outputs[0]).all() and np.isfinite(outputs[1]).all()
+
+
 def test_embeddings_are_saved(tmp_path: Path) -> None:
     model, again = saved([MetricEmbedding(3, activation="relu", name="e")], (4,), tmp_path)
     assert type(again.get_layer("e")) is MetricEmbedding and again.output_shape == (None, 3)

@@ -58,6 +58,15 @@ def test_odd_batches_have_a_finite_gradient(case: Case, dtype: str, odd: str) ->
     assert all(np.isfinite(ops.convert_to_numpy(gradient)).all() for gradient in found)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@every
+def test_an_embedding_that_is_no_number_has_a_loss_that_is_none(case: Case, bad: float) -> None:
+    """Training with such is to be seen at once (keras.callbacks.TerminateOnNaN)."""
+    labels, embeddings = batch(6, 5)
+    embeddings[3, 1] = bad
+    assert np.isnan(case.make()(embeddings if case.has_views else labels, embeddings))
+
+
 @every
 def test_it_reduces_as_keras_does(case: Case) -> None:
     given = arguments(case, 3)

@@ -16,7 +16,14 @@ from simstore.similarity import classification_metrics as cm
 from simstore.similarity.evaluators import Neighbors, calibrate, evaluate_classification, evaluate_retrieval
 from simstore.similarity.labels import labels_of, same_label
 from simstore.similarity.matchers import MatchMajorityVote, MatchNearest, make_classification_matcher
-from simstore.similarity.retrieval_metrics import BNDCG, MapAtK, PrecisionAtK, RecallAtK, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import (
+    BNDCG,
+    MapAtK,
+    PrecisionAtK,
+    RecallAtK,
+    make_retrieval_metric,
+    make_retrieval_metrics,
+)
 
 
 def neighbors(labels: list[list[Any]], distances: list[list[float]]) -> Neighbors:
@@ -44,6 +51,8 @@ def test_labels_of_every_kind_become_str_int_or_none() -> None:
         (np.zeros((2, 2, 1)), InvalidArgumentError, "[2, 2, 1]"),
         (7, InvalidArgumentError, "a sequence"),
         ("abc", InvalidArgumentError, "a sequence"),
+        ({0: "a", 1: "b"}, InvalidArgumentError, "a sequence with one for each example, not dict"),
+        ({"a", "b"}, InvalidArgumentError, "a sequence with one for each example, not set"),
         ([1, 2, 3], InvalidArgumentError, "3 labels for 2 examples"),
         ([1, 0.5], InvalidLabelError, "labels[1]"),
         ([1, math.nan], InvalidLabelError, "labels[1]"),
@@ -103,11 +112,12 @@ def test_match_nearest_counts_at_thresholds() -> None:
     counts = MatchNearest().counts([1, "b", 3, None, 2], *found, [0.0, 0.125, 0.25, 0.5, 9.0])
     assert [column.tolist() for column in counts[:4]] == [
         [0, 1, 2, 2, 2],  # right: 1 at 0.125, b at 0.25
-        [0, 1, 1, 2, 2],  # wrong: the unlabelled at 0.0625, 2 for 3 at 0.5; what is at inf is never accepted
-        [3, 2, 2, 1, 1],
+        [0, 0, 0, 1, 1],  # wrong: 2 for 3 at 0.5; what has no label or is at inf is never accepted
+        [3, 3, 3, 2, 2],
         [2, 1, 0, 0, 0],
     ]
     assert counts.n == 5
+    assert [float(column) for column in MatchNearest().counts([1, "b", 3, None, 2], *found, np.inf)[:4]] == [2, 1, 2, 0]
 
 
 def test_majority_vote() -> None:
@@ -322,12 +332,46 @@ def test_thresholds_are_columns_with_a_row_for_each_step() -> None:
     assert [round(value, 1) for value in thresholds["f1"]] == thresholds["value"]
 
 
+@pytest.mark.parametrize("targets", [{"x": "a"}, {"x": None}, {"x": math.nan}, {"x": True}, {1: 0.5}, [0.5], "x", 0.5])
+def test_targets_are_numbers_by_name(targets: Any) -> None:
+    queries, found = random_case(5)
+    with pytest.raises(InvalidArgumentError, match="thresholds_targets"):
+        calibrate(queries, found, targets)
+
+
+def test_one_metric_alone_is_a_list_of_one() -> None:
+    queries, found = random_case(5)
+    assert "fpr" in calibrate(queries, found, extra_metrics="fpr").cutpoints["optimal"]
+    for metric in ("fpr", cm.FalsePositiveRate()):
+        assert list(evaluate_classification(queries, found, 0.5, metric)) == ["distance", "fpr"]
+    assert evaluate_retrieval(queries, found, RecallAtK(k=1)) == evaluate_retrieval(queries, found, [RecallAtK(k=1)])
+    assert [metric.name for metric in make_retrieval_metrics("map@k")] == ["map@5"]
+
+
+def test_retrieval_metrics_of_one_name_are_refused() -> None:
+    queries, found = random_case(5)
+    with pytest.raises(InvalidArgumentError, match="two retrieval metrics are named 'recall@1'"):
+        evaluate_retrieval(queries, found, [RecallAtK(k=1), RecallAtK(k=1, average="macro")])
+    both = [RecallAtK(k=1), RecallAtK("macro_recall", k=1, average="macro")]
+    assert list(evaluate_retrieval(queries, found, both)) == ["recall@1", "macro_recall@1"]
+
+
 def test_calibration_refuses_what_cannot_be() -> None:
     queries, found = random_case(5)
     with pytest.raises(InvalidArgumentError, match="'optimal'"):
         calibrate(queries, found, {"optimal": 0.5})
     with pytest.raises(InvalidArgumentError, match="no query has a neighbour"):
         calibrate([1], neighbors([[None]], [[np.inf]]))
+    with pytest.raises(InvalidArgumentError, match="with a label"):
+        calibrate([1], neighbors([[None]], [[0.5]]))
+
+
+def test_an_unlabelled_neighbour_is_rejected_at_every_threshold() -> None:
+    """The second query is nearest to an item without a label, at 0.25: match() rejects it, so it costs no precision."""
+    found = neighbors([[1], [None], [2]], [[0.125], [0.25], [0.5]])
+    results = calibrate([1, 1, 2], found, {"all": 1.0}, "precision", extra_metrics=["recall", "npv", "fpr"])
+    both = results.cutpoints["all"]
+    assert (both["distance"], both["precision"], both["recall"], both["npv"], both["fpr"]) == (0.5, 1.0, 1.0, 1.0, 0.0)
 
 
 def test_memory_is_linear_in_the_queries() -> None:

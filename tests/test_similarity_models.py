@@ -26,6 +26,7 @@ from simstore.errors import (
 )
 from simstore.similarity import losses
 from simstore.similarity.distances import DISTANCES
+from simstore.similarity.matchers import ClassificationMatch, MatchMajorityVote
 from simstore.similarity.models import SimilarityModel
 from simstore.similarity.retrieval_metrics import MapAtK, PrecisionAtK, RecallAtK
 from simstore.similarity.types import Lookup
@@ -258,14 +259,51 @@ def test_the_distance_comes_from_the_loss() -> None:
 
 def test_one_of_several_outputs_is_the_embedding() -> None:
     inputs = keras.Input((3,))
-    double = keras.layers.Dense(3, use_bias=False, kernel_initializer=keras.initializers.Identity(2.0))(inputs)
-    model = SimilarityModel(inputs, [keras.layers.Dense(1)(inputs), double])
+    double = keras.layers.Dense(3, use_bias=False, name="double", kernel_initializer=keras.initializers.Identity(2.0))(inputs)
+    model = SimilarityModel(inputs, [keras.layers.Dense(1, name="one")(inputs), double])
     model.compile("sgd", loss=["mse", "mse"], distance="l2", embedding_output=1)
     model.index(POINTS)
     assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [18, 18, 18]
-    model.create_index("l2", embedding_output=5)
-    with pytest.raises(InvalidArgumentError, match="embedding_output=5"):
-        model.index(POINTS)
+    assert model.index_size() == 5
+    for output in (5, -1, "embedding", True):
+        with pytest.raises(InvalidArgumentError, match=f"no output {output!r}; it has 2, from 0: 'one', 'double'"):
+            model.create_index("l2", embedding_output=output)
+    assert model.index_size() == 5
+
+
+def two_outputs(as_dict: bool) -> Any:
+    """An output that is the input, and before it one for classes."""
+    inputs = keras.Input((3,))
+    points = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity", name="points")(inputs)
+    classes = keras.layers.Dense(10, name="a" if as_dict else "classes")(inputs)
+    return SimilarityModel(inputs, {"points": points, "classes": classes} if as_dict else [classes, points])
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_the_embedding_is_the_output_whose_loss_has_a_distance(as_dict: bool, tmp_path: Path) -> None:
+    each = {"classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "points": losses.TripletLoss("l2")}
+    for loss in (each, dict(reversed(each.items())), None if as_dict else list(each.values())):
+        model = two_outputs(as_dict)
+        if loss is not None:
+            model.compile("sgd", loss=loss)
+            model.index(POINTS)
+            assert model.index_summary().distance == "euclidean"
+            assert model.single_lookup(POINTS[4], k=1)[0].embedding.tolist() == [9, 9, 9]
+    model = two_outputs(as_dict)
+    model.compile("sgd", loss=each)
+    y = np.arange(5) // 2
+    model.fit(POINTS, {"classes": y, "points": y} if as_dict else [y, y], verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    loaded.index(POINTS)
+    assert loaded.index_summary().dim == 3
+    model.compile("sgd", loss=each, distance="l2", embedding_output="classes")
+    model.index(POINTS)
+    assert model.index_summary().dim == 10
+    with pytest.raises(InvalidArgumentError, match="distance='auto'"):
+        model.compile("sgd", loss=each, embedding_output="classes")
+    with pytest.raises(InvalidArgumentError, match="no output 'point'"):
+        model.compile("sgd", loss={"point": losses.TripletLoss()})
 
 
 def test_the_summary_tells_what_the_index_is(model: Any) -> None:
@@ -287,10 +325,95 @@ def test_to_data_frame(model: Any) -> None:
     assert len(model.to_data_frame(2)) == 2 and len(plain_model().to_data_frame()) == 0
 
 
+def test_to_data_frame_of_fewer_than_none_is_refused(model: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="num_items is at least 1, or 0"):
+        model.to_data_frame(-1)
+
+
+def test_save_takes_tensorflow_similarity_s_argument(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"save\(path\), and then save_index"):
+        model.save(tmp_path / "m.keras", save_index=True)
+    assert list(tmp_path.iterdir()) == []
+    model.save(tmp_path / "m.keras", save_index=False, compression=True)
+    model.save(tmp_path / "m.keras", overwrite=True)
+    assert keras.saving.load_model(tmp_path / "m.keras").index_size() == 0
+
+
+def test_labels_that_are_a_dict_or_a_set_are_refused(model: Any) -> None:
+    for labels in (dict.fromkeys(range(5), "a"), set("abcde")):
+        with pytest.raises(InvalidArgumentError, match="a sequence with one for each example"):
+            model.index(POINTS, labels)
+    assert model.index_size() == 5
+
+
 def test_to_data_frame_without_pandas_says_what_to_install(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(PackageMissingError, match=r"simstore\[viz\]"):
         model.to_data_frame()
+
+
+# -- several inputs ------------------------------------------------------------------------------------------------------
+
+
+def sum_model(as_dict: bool = False) -> Any:
+    """Of two inputs: the first and twice the second, whose last axis is 1."""
+    a, b = keras.Input((3,), name="b_points"), keras.Input((3, 1), name="a_moves")
+    outputs = keras.layers.Add()([a, keras.layers.Rescaling(2.0)(keras.layers.Flatten()(b))])
+    outputs = keras.layers.Dense(3, use_bias=False, kernel_initializer="identity")(outputs)
+    model = SimilarityModel({"b_points": a, "a_moves": b} if as_dict else [a, b], outputs)
+    model.compile("sgd", loss="mse", distance="l2")
+    return model
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_a_model_of_several_inputs_takes_them_as_predict_does(as_dict: bool) -> None:
+    model, moves = sum_model(as_dict), np.arange(15, dtype=np.float32).reshape(5, 3, 1)
+    expected = POINTS + 2 * moves[..., 0]
+    batch = {"b_points": POINTS, "a_moves": moves}
+    model.index(batch, ["a", "b", "c", "d", "e"])
+    np.testing.assert_array_equal(np.stack(model.to_data_frame()["embedding"]), expected)
+    np.testing.assert_array_equal(model.predict(batch, verbose=0), expected)
+    assert model.single_lookup({"b_points": POINTS[3], "a_moves": moves[3]}, k=1)[0].label == "d"
+    ordered = (moves, POINTS) if as_dict else (POINTS, moves)
+    for x in (ordered, [part.tolist() for part in ordered], [part[..., None] if part is POINTS else part for part in ordered]):
+        assert [near[0].label for near in model.lookup(x, k=1)] == ["a", "b", "c", "d", "e"]
+    assert model.index_single([part[0] for part in ordered], "z", key="z") == "z"
+    assert model.calibrate(batch, ["a", "b", "c", "d", "e"]).cutpoints["optimal"]["f1"] == 1.0
+    assert model.match(batch)[1:] == ["b", "c", "d", "e"]
+    assert model.evaluate_retrieval(batch, ["a", "b", "c", "d", "e"], [RecallAtK(k=1)])["recall@1"] >= 0.8
+    model.layers[-1].set_weights([np.eye(3, dtype=np.float32) * 2])
+    assert not model.index_summary().is_current
+    with pytest.raises(EmbedderMismatchError):
+        model.lookup(batch)
+
+
+def test_many_examples_of_several_inputs() -> None:
+    model, x = sum_model(), np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
+    model.index([x, np.zeros((5000, 3), np.float32)], verbose=1)
+    np.testing.assert_array_equal(np.stack(model.to_data_frame()["embedding"]), x)
+
+
+def test_what_several_inputs_cannot_be(tmp_path: Path) -> None:
+    model = sum_model()
+    for x in (POINTS, [POINTS], {"b_points": POINTS}, (POINTS,) * 3):
+        with pytest.raises(InvalidArgumentError, match="has the inputs 'b_points', 'a_moves'"):
+            model.index(x)
+    with pytest.raises(InvalidArgumentError, match=r"\[5, 4\] examples"):
+        model.index([POINTS, POINTS[:4]])
+    with pytest.raises(InvalidArgumentError, match=r"input a_moves' takes inputs of shape \(3, 1\)"):
+        model.index([POINTS, POINTS[:, :2]])
+    model.index([POINTS, POINTS])
+    uses = (lambda: model.attach(tmp_path / "s"), lambda: model.save_index(tmp_path / "s"), model.embedder)
+    for use in (*uses, lambda: model.load_index(tmp_path / "s")):
+        with pytest.raises(InvalidArgumentError, match="has 2 inputs"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_input_by_its_name() -> None:
+    model = plain_model()
+    model.index({model.inputs[0].name: POINTS})
+    assert model.index_size() == 5
 
 
 # -- training on ---------------------------------------------------------------------------------------------------------
@@ -388,6 +511,27 @@ def test_match_uses_the_k_and_the_matcher_that_were_calibrated(model: Any) -> No
     assert model.match(QUERIES[1:2], k=1, matcher="match_nearest") == ["b"]
 
 
+class Farthest(ClassificationMatch):
+    """The nearest one's label at the farthest one's distance."""
+
+    name = "match_nearest"  # a name is no proof
+
+    def predict(self, lookup_labels: Any, lookup_distances: Any) -> Any:
+        return lookup_labels[:, 0], lookup_distances[:, -1]
+
+
+def test_match_and_evaluate_use_the_matcher_itself(model: Any) -> None:
+    """(0, 0, 1) has a at 0 and b at 3: the vote's distance is 3 by max, 1.5 by mean."""
+    for matcher in (MatchMajorityVote(np.max), MatchMajorityVote(lambda distances, axis: distances.max(axis)), Farthest()):
+        results = model.calibrate(POINTS[:1], ["a"], k=2, matcher=matcher)
+        assert results.cutpoints["optimal"]["distance"] == 3.0
+        assert model.match(POINTS[:1]) == ["a"]
+        assert model.match(POINTS[:1] - [[1, 0, 0]]) == [-1]  # a at 1, b at 3.16
+        assert model.match(POINTS[:1] - [[1, 0, 0]], k=1, matcher="match_nearest") == ["a"]
+        assert model.evaluate_classification(POINTS[:1] - [[1, 0, 0]], ["a"])["optimal"]["recall"] == 0.0
+        assert model.evaluate_classification(POINTS[:1] - [[1, 0, 0]], ["a"], 1, (), "nearest")["optimal"]["f1"] == 1.0
+
+
 def test_evaluate_classification_tells_each_cutpoint(model: Any) -> None:
     model.calibrate(QUERIES, ["a", "b", "unknown", 7], {"sure": 0.75})
     results = model.evaluate_classification(QUERIES[:3], ["a", "b", "b"])
@@ -409,6 +553,13 @@ def test_a_calibration_holds_for_its_model_and_its_distance(model: Any) -> None:
     model.index(POINTS)
     with pytest.raises(NotCalibratedError, match="has none"):
         model.match(QUERIES)
+
+
+def test_metrics_alone_are_lists_of_one(model: Any) -> None:
+    model.calibrate(QUERIES, ["a", "b", "unknown", 7], extra_metrics="fpr")
+    assert "fpr" in model.evaluate_classification(QUERIES, ["a", "b", "b", 7], extra_metrics="fpr")["optimal"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, "map@k")) == ["map@5"]
+    assert list(model.evaluate_retrieval(POINTS, ["a"] * 5, RecallAtK(k=1))) == ["recall@1"]
 
 
 def test_retrieval_of_indexed_examples_without_themselves(model: Any) -> None:

@@ -29,7 +29,7 @@ from simstore.similarity.visualization import (  # noqa: E402
     viz_neighbors_imgs,
 )
 from simstore.similarity.visualization.images import is_image, scaled, side_by_side  # noqa: E402
-from simstore.similarity.visualization.reduction import principal_components  # noqa: E402
+from simstore.similarity.visualization.reduction import principal_components, reduced  # noqa: E402
 from simstore.similarity.visualization.tiles import _smaller, png, tiles_of  # noqa: E402
 
 RED = "#d62839"
@@ -306,6 +306,13 @@ def test_tsne_keeps_what_is_near_together() -> None:
     distances = np.linalg.norm(xy[:, None] - xy[None], axis=2) + np.eye(40) * 1e9
     assert (labels[distances.argmin(axis=1)] == labels).all()
     assert projector(vectors).coordinates.tolist() == xy.tolist()  # the same seed
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1, -1e-20, 1e20])
+def test_equal_embeddings_are_one_point(value: float) -> None:
+    """scikit-learn's t-SNE dies of them."""
+    points, method = reduced(np.full((20, 7), value, np.float32), "tsne", 0)
+    assert method == "pca" and np.ptp(points) <= 1e-6 * abs(value)
 
 
 def test_the_method_goes_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,3 +12,6 @@ Example:
 from simstore.embedders.keras import import_keras
 
 import_keras()  # every module here needs it: without Keras this is where one learns what to install
+
+# keras.saving.load_model finds the classes of modules that were imported
+from simstore.similarity import augmenters, distances, layers, losses, models, schedules, training_metrics  # noqa: E402, F401

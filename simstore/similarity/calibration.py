@@ -1,6 +1,6 @@
 """A calibration as it is kept beside the items: in the store's directory, so that it goes where the store goes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Calibration:
         metric: The calibration metric's canonical name.
         k: How many neighbours the matcher was given.
         matcher: The matcher's name.
+        matcher_config: The matcher's arguments by name, None if it is one that cannot be kept.
         distance: The name of the distance that the thresholds are of.
         made_by: The fingerprint of the model.
     """
@@ -37,6 +38,7 @@ class Calibration:
     matcher: str
     distance: str
     made_by: str
+    matcher_config: dict[str, str] | None = field(default_factory=dict)
 
     def threshold(self, cutpoint: str) -> float:
         """The distance of an operating point.

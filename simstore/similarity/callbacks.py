@@ -1,6 +1,6 @@
 """Callbacks that evaluate neighbours at the end of each epoch, on an index of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
 from simstore.similarity import distances
-from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metric
+from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metrics
 from simstore.similarity.distances import Distance
 from simstore.similarity.evaluators import Neighbors, evaluate_classification, evaluate_retrieval
 from simstore.similarity.indexer import Index, metric_of
 from simstore.similarity.labels import Labels, labels_of
 from simstore.similarity.matchers import ClassificationMatch, make_classification_matcher
 from simstore.similarity.models.has_index import HasIndex
-from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metrics
 
 __all__ = ["EvalCallback", "SplitValidationLoss"]
 
@@ -30,7 +30,7 @@ class EvalCallback(keras.callbacks.Callback):
     index is temporary, and exact; the model's own is not touched.
 
     Args:
-        queries: A batch of examples.
+        queries: A batch of examples, as the model's index() takes them.
         query_labels: Their labels.
         targets: A batch of examples, to be indexed.
         target_labels: Their labels.
@@ -65,13 +65,15 @@ class EvalCallback(keras.callbacks.Callback):
         retrieval_metrics: Sequence[str | RetrievalMetric] = (),
     ) -> None:
         super().__init__()
-        self.queries, self.query_labels = queries, labels_of(query_labels, len(queries))
-        self.targets, self.target_labels = targets, labels_of(target_labels, len(targets))
-        if not len(self.queries) or not len(self.targets):
+        self.queries, self.query_labels = queries, _labels_for(query_labels, queries)
+        self.targets, self.target_labels = targets, _labels_for(target_labels, targets)
+        if not len(self.query_labels) or not len(self.target_labels):
             raise InvalidArgumentError("there are no queries, or no targets: give some of each")
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InvalidArgumentError(f"k is a whole number of at least 1, not {k!r}")
         self.distance = None if distance == "auto" else distances.get(distance)
-        self.metrics = [make_classification_metric(metric) for metric in metrics]
-        self.retrieval_metrics = [make_retrieval_metric(metric) for metric in retrieval_metrics or ()]
+        self.metrics = make_classification_metrics(metrics)
+        self.retrieval_metrics = make_retrieval_metrics(retrieval_metrics)
         self.k, self.matcher = k, make_classification_matcher(matcher)
         self.distance_thresholds = np.atleast_1d(np.inf if distance_thresholds is None else np.asarray(distance_thresholds))
         self._groups = _groups_of(self.query_labels, known_classes)
@@ -159,6 +161,15 @@ class SplitValidationLoss(EvalCallback):
             queries, query_labels, targets, target_labels, distance, metrics, tb_logdir, k, matcher, distance_thresholds,
             known_classes,
         )  # fmt: skip
+
+
+def _labels_for(y: Any, x: Any) -> Labels:
+    """One label for each example. Which model is to come is not known: a list may be one of inputs, each with a batch."""
+    labels = labels_of(y)
+    parts = list(x.values()) if isinstance(x, Mapping) else x if isinstance(x, (list, tuple)) else []
+    if parts and all(hasattr(part, "__len__") and len(part) == len(labels) for part in parts):
+        return labels
+    return labels_of(labels, len(x))
 
 
 def _groups_of(labels: Labels, known_classes: Any) -> dict[str, NDArray[np.bool_]]:

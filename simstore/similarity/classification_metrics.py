@@ -22,6 +22,7 @@ __all__ = [
     "Precision",
     "Recall",
     "make_classification_metric",
+    "make_classification_metrics",
 ]
 
 Values = NDArray[np.float64]
@@ -173,6 +174,16 @@ def make_classification_metric(metric: str | ClassificationMetric, name: str = "
         known = ", ".join(repr(kind.default_name) for kind in _KINDS)
         raise InvalidArgumentError(f"a classification metric is one of {known} or a ClassificationMetric, not {metric!r}")
     return kind(name)
+
+
+def make_classification_metrics(metrics: Any) -> list[ClassificationMetric]:
+    """Several metrics, of names or as they are; one alone is a list of one.
+
+    Raises:
+        InvalidArgumentError: There is none of a name.
+    """
+    is_one = isinstance(metrics, (str, ClassificationMetric))
+    return [make_classification_metric(metric) for metric in ([metrics] if is_one else metrics or ())]
 
 
 def ratio(part: Values, whole: Values) -> Values:

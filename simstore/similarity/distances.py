@@ -180,8 +180,8 @@ class SNRDistance(Distance):
         queries = query_embeddings - ops.mean(query_embeddings, axis=1, keepdims=True)
         keys = key_embeddings - ops.mean(key_embeddings, axis=1, keepdims=True)
         signal = ops.sum(ops.square(queries), axis=1, keepdims=True)  # dim times the variance, as the noise below
-        is_varied = signal > _EPSILON
-        return ops.where(is_varied, _squared(queries, keys) / ops.where(is_varied, signal, 1.0), 0.0)
+        is_constant = signal <= _EPSILON
+        return ops.where(is_constant, 0.0, _squared(queries, keys) / ops.where(is_constant, 1.0, signal))
 
 
 DISTANCES = (
@@ -248,14 +248,14 @@ def at_least_float32(tensor: Any) -> Any:
 def unit(embeddings: Any) -> Any:
     """The vectors along the last axis at length 1. A zero vector stays, without a gradient: it points nowhere."""
     squared = ops.sum(ops.square(embeddings), axis=-1, keepdims=True)
-    has_length = squared > _EPSILON
-    return ops.where(has_length, embeddings * ops.rsqrt(ops.where(has_length, squared, 1.0)), 0.0)
+    is_zero = squared <= _EPSILON  # not the other way round: what is no number is to stay none
+    return ops.where(is_zero, 0.0, embeddings * ops.rsqrt(ops.where(is_zero, 1.0, squared)))
 
 
 def safe_sqrt(values: Any) -> Any:
     """The root; 0, with a gradient of 0, of what is 0 or less."""
-    is_positive = values > _EPSILON
-    return ops.where(is_positive, ops.sqrt(ops.where(is_positive, values, 1.0)), 0.0)
+    is_zero = values <= _EPSILON
+    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, values)))
 
 
 def _squared(queries: Any, keys: Any) -> Any:

@@ -1,5 +1,6 @@
 """Neighbours against the truth: retrieval, classification at thresholds, and the thresholds themselves."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,10 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError
-from simstore.similarity.classification_metrics import ClassificationMetric, Counts, Values, make_classification_metric
+from simstore.similarity.classification_metrics import (
+    ClassificationMetric,
+    Counts,
+    Values,
+    make_classification_metric,
+    make_classification_metrics,
+)
 from simstore.similarity.labels import LookupLabels, labels_of, same_label
 from simstore.similarity.matchers import ClassificationMatch, check_lookups, make_classification_matcher
-from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metric
+from simstore.similarity.retrieval_metrics import RetrievalMetric, make_retrieval_metrics
 from simstore.similarity.types import CalibrationResults
 
 __all__ = ["Neighbors", "calibrate", "evaluate_classification", "evaluate_retrieval"]
@@ -38,14 +45,14 @@ def evaluate_retrieval(
     Args:
         target_labels: The queries' labels [n].
         neighbors: At least as many for each query as the metrics need.
-        retrieval_metrics: RetrievalMetrics, or names of some.
+        retrieval_metrics: RetrievalMetrics, or names of some; no two of one name.
     """
     labels = labels_of(target_labels)
     check_lookups(labels, *neighbors)
     mask = same_label(neighbors.labels, labels[:, None])
     return {
         metric.name: metric.compute(query_labels=labels, match_mask=mask, lookup_distances=neighbors.distances)
-        for metric in map(make_retrieval_metric, retrieval_metrics)
+        for metric in make_retrieval_metrics(retrieval_metrics)
     }
 
 
@@ -67,9 +74,7 @@ def evaluate_classification(
     """
     thresholds = np.atleast_1d(np.asarray(distance_thresholds))
     counts = make_classification_matcher(matcher).counts(query_labels, *neighbors, thresholds)
-    return {"distance": thresholds} | {
-        metric.name: metric.compute(*counts) for metric in map(make_classification_metric, metrics)
-    }
+    return {"distance": thresholds} | {metric.name: metric.compute(*counts) for metric in make_classification_metrics(metrics)}
 
 
 def calibrate(
@@ -85,6 +90,7 @@ def calibrate(
 
     Args:
         target_labels: The queries' labels [n]; labels that the index does not hold, or None, are unknowns to be rejected.
+            A match without a label counts as rejected at every threshold, as it is by match().
         neighbors: Theirs.
         thresholds_targets: Names of operating points, each with the value of the calibration metric that it is to reach.
         calibration_metric: "optimal" is where it is best, and the tightest such threshold.
@@ -93,21 +99,43 @@ def calibrate(
         rounding: Digits of the calibration metric that make a step in ``thresholds``; cutpoints are not rounded.
 
     Raises:
-        InvalidArgumentError: There is no neighbour at all; a target is named "optimal"; another argument.
+        InvalidArgumentError: No neighbour has a label; a target is named "optimal"; another argument.
     """
-    targets = dict(thresholds_targets or {})
-    if OPTIMAL in targets:
-        raise InvalidArgumentError(f"thresholds_targets: {OPTIMAL!r} is the best threshold; give yours another name")
+    targets = _checked_targets(thresholds_targets)
     metric = make_classification_metric(calibration_metric)
     match = make_classification_matcher(matcher)
-    _, distances = match.predict(*neighbors)
+    _, distances = match.matches(*neighbors)
     candidates = np.unique(distances[np.isfinite(distances)])
     if not len(candidates):
-        raise InvalidArgumentError("no query has a neighbour: index items before calibrating, and give queries")
+        raise InvalidArgumentError(
+            "no query has a neighbour with a label: index items with labels before calibrating, and give queries"
+        )
     counts = match.counts(target_labels, *neighbors, candidates)
     columns: dict[str, Values] = {"distance": candidates.astype(float)}
-    columns |= {each.name: each.compute(*counts) for each in (metric, *map(make_classification_metric, extra_metrics))}
+    columns |= {each.name: each.compute(*counts) for each in (metric, *make_classification_metrics(extra_metrics))}
     return _chosen(metric, columns, counts, targets, rounding)
+
+
+def _checked_targets(targets: Any) -> dict[str, float]:
+    """The targets by name.
+
+    Raises:
+        InvalidArgumentError: It is no dict of numbers, or one is named "optimal".
+    """
+    if targets is None:
+        return {}
+    if not isinstance(targets, Mapping):
+        raise InvalidArgumentError(
+            f"thresholds_targets is a dict of names and the values to reach, as {{'sure': 0.95}}, not {targets!r:.60}"
+        )
+    for name, target in targets.items():
+        if not isinstance(name, str) or name == OPTIMAL:
+            why = "is the best threshold" if name == OPTIMAL else "is no str"
+            raise InvalidArgumentError(f"thresholds_targets: {name!r} {why}; give yours another name")
+        is_number = isinstance(target, (int, float, np.number)) and not isinstance(target, bool)
+        if not is_number or math.isnan(target):
+            raise InvalidArgumentError(f"thresholds_targets: the value to reach for {name!r} is a number, not {target!r}")
+    return dict(targets)
 
 
 def _chosen(

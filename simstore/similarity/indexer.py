@@ -22,8 +22,10 @@ from simstore.similarity import calibration, distances
 from simstore.similarity.calibration import Calibration
 from simstore.similarity.distances import Distance
 from simstore.similarity.evaluators import Neighbors
+from simstore.similarity.matchers import ClassificationMatch, matcher_again
 from simstore.similarity.replacing import bring_back, check_replaceable, put_in_place
 from simstore.similarity.types import Lookup
+from simstore.storage import DATA_FILE
 from simstore.storage.encoding import plain_value
 from simstore.storage.files import temporary_name
 from simstore.store import Store
@@ -44,6 +46,7 @@ class Index:
     Attributes:
         distance: By which items are compared, and what lookups show.
         calibration: The thresholds found last, if any; kept in the store's directory.
+        matcher: What they were found with, None if it is one that only its caller can make again.
     """
 
     def __init__(self, store: Store, distance: Distance, *, temporary: Path | None = None, closes: bool = False) -> None:
@@ -52,7 +55,8 @@ class Index:
         self._holder = [store]
         self.distance = distance
         self.directory = Path(store.info().path)
-        self.calibration = calibration.read(self.directory)
+        found = self.calibration = calibration.read(self.directory)
+        self.matcher = None if found is None else matcher_again(found.matcher, found.matcher_config)
         self.is_temporary = temporary is not None
         self._closes = closes
         self._made_by: str | None = None
@@ -86,8 +90,7 @@ class Index:
         """
         opens = not isinstance(store, Store)
         if opens:
-            options: dict[str, Any] = {} if distance is None else {"metric": metric_of(distance)}
-            store = simstore.open(store, dim=dim, **options)
+            store = _opened(store, dim, distance)
         try:
             return cls(store, _agreed_distance(store, dim, distance), closes=opens)
         except BaseException:
@@ -180,11 +183,11 @@ class Index:
         holds = found is not None and (found.made_by, found.distance) == (made_by, self.distance.name)
         return found if holds else None
 
-    def calibrate(self, found: Calibration) -> None:
-        """Keeps a calibration."""
+    def calibrate(self, found: Calibration, matcher: ClassificationMatch) -> None:
+        """Keeps a calibration, and here the matcher that it was found with."""
         self.store.delete([])  # refuses a store that was opened to be read
         calibration.write(found, self.directory)
-        self.calibration = found
+        self.calibration, self.matcher = found, matcher
 
     def clear(self) -> None:
         """Removes all items of a lasting store, and the calibration."""
@@ -236,6 +239,17 @@ def metric_of(distance: Distance) -> str:
             "create_index(distance='cosine') or compile(…, distance='cosine')"
         )
     return distance.metric
+
+
+def _opened(path: Any, dim: int, distance: Distance | None) -> Store:
+    """The store at a path, whatever it is; where there is none, one that fits."""
+    options: dict[str, Any] = {} if distance is None else {"metric": metric_of(distance)}
+    try:
+        return simstore.open(path, dim=dim, **options)
+    except (InvalidArgumentError, DimensionError):
+        if not isinstance(path, (str, os.PathLike)) or not Path(path, DATA_FILE).exists():
+            raise
+    return simstore.open(path)  # what does not fit is told by _agreed_distance, which knows the model
 
 
 def _agreed_distance(store: Store, dim: int, distance: Distance | None) -> Distance:

@@ -1,5 +1,6 @@
 """Labels as users hand them over, and which of them are the same."""
 
+from collections.abc import Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def labels_of(y: Any, n: int | None = None) -> Labels:
             shape = list(given.shape)
             raise InvalidArgumentError(f"labels have the shape [n] or [n, 1], one for each example, not {shape}")
         given = given.tolist()
-    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+    if isinstance(given, (str, bytes, Mapping, Set)) or not hasattr(given, "__iter__"):
         raise InvalidArgumentError(f"labels are a sequence with one for each example, not {type(y).__name__} ({y!r:.60})")
     plain = [_label(i, label) for i, label in enumerate(given)]
     if n is not None and len(plain) != n:

@@ -38,6 +38,12 @@ class ClassificationMatch:
         """
         raise NotImplementedError
 
+    def matches(self, lookup_labels: LookupLabels, lookup_distances: Distances) -> tuple[Labels, Distances]:
+        """As predict, with every match that has no label at the distance inf: it is never accepted."""
+        labels, distances = self.predict(lookup_labels, lookup_distances)
+        labelled = np.array([label is not None for label in labels], bool)
+        return labels, np.where(labelled, distances, np.inf)
+
     def counts(
         self, query_labels: Any, lookup_labels: LookupLabels, lookup_distances: Distances, distance_thresholds: Any
     ) -> Counts:
@@ -46,15 +52,16 @@ class ClassificationMatch:
         Args:
             query_labels: The true labels [n].
             lookup_labels, lookup_distances: See predict.
-            distance_thresholds: Distances [m]; a match is accepted if its distance is at most that.
+            distance_thresholds: Distances [m]; a match is accepted if it has a label and its distance is at most that.
         """
         expected, thresholds = labels_of(query_labels), np.asarray(distance_thresholds)
         check_lookups(expected, lookup_labels, lookup_distances)
-        labels, distances = self.predict(lookup_labels, lookup_distances)
-        is_right = same_label(labels, expected)
-        right, wrong = np.sort(distances[is_right]), np.sort(distances[~is_right])
+        labels, distances = self.matches(lookup_labels, lookup_distances)
+        is_right, there = same_label(labels, expected), np.isfinite(distances)  # what is at inf is not accepted within inf
+        right, wrong = np.sort(distances[is_right & there]), np.sort(distances[~is_right & there])
         tp, fp = (np.searchsorted(each, thresholds, side="right").astype(float) for each in (right, wrong))
-        return Counts(tp, fp, len(wrong) - fp, len(right) - tp, len(expected))
+        n_right = is_right.sum()
+        return Counts(tp, fp, len(expected) - n_right - fp, n_right - tp, len(expected))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -123,6 +130,28 @@ _NAMED: dict[str, type[ClassificationMatch]] = {
     "match_majority_vote": MatchMajorityVote,
     "majority_vote": MatchMajorityVote,
 }
+
+
+_AGGREGATES: dict[str, Callable[[Any, int], Any]] = {"mean": np.mean, "median": np.median, "min": np.min, "max": np.max}
+
+
+def config_of(matcher: ClassificationMatch) -> dict[str, str] | None:
+    """What matcher_again needs beside the name; None if only whoever has made the matcher can make it again."""
+    if type(matcher) is MatchNearest:
+        return {}
+    if type(matcher) is MatchMajorityVote:
+        names = [name for name, aggregate in _AGGREGATES.items() if aggregate is matcher.dist_agg]
+        return {"dist_agg": names[0]} if names else None
+    return None
+
+
+def matcher_again(name: str, config: dict[str, str] | None) -> ClassificationMatch | None:
+    """The matcher of a name and what config_of gave; None without that."""
+    if config is None:
+        return None
+    if "dist_agg" in config:
+        return MatchMajorityVote(_AGGREGATES[config["dist_agg"]])
+    return make_classification_matcher(name)
 
 
 def make_classification_matcher(matcher: str | ClassificationMatch) -> ClassificationMatch:

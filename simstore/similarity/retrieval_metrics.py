@@ -17,7 +17,7 @@ from simstore.similarity.classification_metrics import Values, ratio
 from simstore.similarity.labels import Labels, labels_of
 from simstore.types import Label
 
-__all__ = ["BNDCG", "MapAtK", "PrecisionAtK", "RecallAtK", "RetrievalMetric", "make_retrieval_metric"]
+__all__ = ["BNDCG", "MapAtK", "PrecisionAtK", "RecallAtK", "RetrievalMetric", "make_retrieval_metric", "make_retrieval_metrics"]
 
 Average = Literal["micro", "macro"]
 
@@ -239,3 +239,21 @@ def make_retrieval_metric(metric: str | RetrievalMetric, k: int = 5) -> Retrieva
         known = ", ".join(repr(kind.canonical_name) for kind in _KINDS)
         raise InvalidArgumentError(f"a retrieval metric is one of {known} or a RetrievalMetric, not {metric!r}")
     return kind(k=k)
+
+
+def make_retrieval_metrics(metrics: Any, k: int = 5) -> list[RetrievalMetric]:
+    """Several metrics, of names or as they are; one alone is a list of one.
+
+    Raises:
+        InvalidArgumentError: There is none of a name; two would have the same name in the results.
+    """
+    is_one = isinstance(metrics, (str, RetrievalMetric))
+    made = [make_retrieval_metric(metric, k) for metric in ([metrics] if is_one else metrics or ())]
+    names = [metric.name for metric in made]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidArgumentError(
+            f"two retrieval metrics are named {twice!r}, and one result would hide the other: give one a name, as in "
+            "RecallAtK(name='macro_recall', average='macro')"
+        )
+    return made

@@ -77,10 +77,11 @@ def translate(err: Exception) -> SimstoreError:
     )
     if full:
         return StorageFullError(f"no space left for the database ({text}): free some space and call again; nothing was changed")
-    if os.strerror(errno.EIO) in text:  # LMDB says so, too, when a write was cut short
+    # LMDB says so, too, when a write was cut short; a copy, which goes past the page cache, cannot go on from an odd place then
+    if os.strerror(errno.EIO) in text or ("mdb_env_copy" in text and os.strerror(errno.EINVAL) in text):
         return StorageFullError(
-            f"the database could not be written ({text}), most likely for lack of space: free some space and call again; "
-            "nothing was changed"
+            f"the database could not be written ({text}), most likely for lack of space or for a limit on the size of files "
+            "(ulimit -f): free some space and call again; nothing was changed"
         )
     if isinstance(err, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)):
         return CorruptStoreError(f"the database is damaged ({text}): restore the store from a backup")
@@ -347,7 +348,7 @@ class Environment:
         A plain copy: LMDB's compacting one (0.9.36) dies of dupfixed tables with many values for a key.
 
         Raises:
-            StorageError: It could not be written.
+            StorageFullError, StorageError: It could not be written.
         """
         self.check_usable()
         failed: list[lmdb.Error] = []

@@ -1,5 +1,6 @@
 """What every loss has in common: settings that are saved, a precision that suffices, and the reductions of Keras."""
 
+import math
 from typing import Any, ClassVar, TypedDict, Unpack
 
 import keras
@@ -88,7 +89,7 @@ class MetricLoss(_Loss):
         embeddings = _as_embeddings(y_pred, self.dtype, "embeddings")
         labels = as_labels(y_true, embeddings.shape[0])
         with keras.name_scope(self.name):
-            losses = self.call(labels, embeddings)
+            losses = _nan_unless_finite(embeddings, self.call(labels, embeddings))
         return self._reduced(losses, losses, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class ContrastiveLoss(_Loss):
 
     def call(self, za: Any, zb: Any) -> Any:
         """One loss per example, [n]."""
-        return self.fn(za, zb, **self.settings)
+        return _nan_unless_finite(za + zb, self.fn(za, zb, **self.settings))
 
 
 class _Reduced(keras.losses.Loss):
@@ -168,6 +169,11 @@ def check_positive(**settings: float) -> None:
     for name, value in settings.items():
         if not value > 0:
             raise InvalidArgumentError(f"{name} is above 0, not {value!r}")
+
+
+def _nan_unless_finite(embeddings: Any, losses: Any) -> Any:
+    """Losses [n], NaN where an embedding [n, dim] is none: mining leaves such out, and training would go on without a sign."""
+    return ops.where(ops.all(ops.isfinite(embeddings), axis=1), losses, math.nan)
 
 
 def _as_embeddings(tensor: Any, dtype: str, what: str) -> Any:

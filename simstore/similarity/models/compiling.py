@@ -32,7 +32,7 @@ class Compiling(Matching):
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         distance: Distance | str = "auto",
-        embedding_output: int | None = None,
+        embedding_output: int | str | None = None,
         kv_store: str = "memory",
         search: str = "nmslib",
         evaluator: str = "memory",
@@ -45,17 +45,23 @@ class Compiling(Matching):
         Args:
             optimizer, loss, metrics, loss_weights, weighted_metrics, run_eagerly, steps_per_execution, jit_compile,
                 auto_scale_loss: See keras.Model.compile.
-            distance: By which items are compared; "auto" takes that of the (first) loss.
-            embedding_output: Which output of a model with several is the embedding; by default the first.
+            distance: By which items are compared; "auto" takes that of the loss.
+            embedding_output: Which output of a model with several is the embedding: its name, or its place. By default that of
+                the first loss that has a distance, else the first.
             kv_store, search, evaluator, stat_buffer_size: TensorFlow Similarity's; without effect.
 
         Raises:
-            InvalidArgumentError: distance="auto", and the loss has none; the index holds items by another metric.
+            InvalidArgumentError: distance="auto", and the output's loss has none; there is no such output; the index holds
+                items by another metric.
         """
         refuse_objects(search=search, kv_store=kv_store, evaluator=evaluator)
         self._check_metrics(metrics, weighted_metrics)
-        chosen = self._distance_of(loss) if distance == "auto" else distance
-        self._set_distance(chosen, embedding_output)
+        at = self._output_at(embedding_output)
+        losses = self._losses_of_outputs(loss)
+        if at is None and len(losses) > 1:
+            at = next((place for place, one in losses.items() if distance_of(one) is not None), None)
+        own = losses.get(self._parts.embedding_output if at is None else at, None if isinstance(loss, Mapping) else loss)
+        self._set_distance(self._distance_of(own) if distance == "auto" else distance, at)
         track(self, loss)
         super().compile(  # type: ignore[misc]
             optimizer=optimizer, loss=loss, metrics=metrics, loss_weights=loss_weights, weighted_metrics=weighted_metrics,
@@ -89,6 +95,14 @@ class Compiling(Matching):
     def _check_metrics(self, *metrics: Any) -> None:
         """Raises InvalidArgumentError for metrics that the model cannot compute."""
 
+    def _losses_of_outputs(self, loss: Any) -> dict[int | None, Any]:
+        """The loss of each output, by its place, in the order they are given."""
+        if isinstance(loss, Mapping):
+            return {self._output_at(name): one for name, one in loss.items()}
+        if isinstance(loss, Sequence) and not isinstance(loss, str):
+            return dict(enumerate(loss))
+        return {0: loss}
+
     def _distance_of(self, loss: Any) -> Distance | str:
         """The distance that a loss stands for."""
         distance = distance_of(loss)
@@ -100,11 +114,6 @@ class Compiling(Matching):
 
 
 def distance_of(loss: Any) -> Distance | str | None:
-    """The distance of a loss, or of the first of several; None if it has none."""
-    first = loss
-    if isinstance(loss, Mapping):
-        first = next(iter(loss.values()), None)
-    elif isinstance(loss, Sequence) and not isinstance(loss, str):
-        first = loss[0] if loss else None
-    distance: Distance | str | None = getattr(first, "distance", None)
+    """The distance of a loss; None if it has none."""
+    distance: Distance | str | None = getattr(loss, "distance", None)
     return distance

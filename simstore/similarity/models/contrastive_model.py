@@ -81,8 +81,22 @@ class ContrastiveModel(Compiling, keras.Model):
             )
         if self.loss is None:
             raise InvalidArgumentError("compile the model with a loss of two views: SimSiamLoss, SimCLRLoss, Barlow or VicReg")
+        self._check_view(y)
         z1, z2 = y_pred, self(y, training=training)
         return sum([ops.mean(self._contrastive(z1, z2, training)), *self.losses])
+
+    def _check_view(self, y: Any) -> None:
+        """Raises InvalidArgumentError for labels where the second view is to be."""
+        if len(self.backbone.inputs) != 1 or not hasattr(y, "shape"):
+            return
+        given, wanted = _axes(y.shape), _axes(self.backbone.inputs[0].shape)
+        if len(given) != len(wanted) or any(
+            None not in pair and pair[0] != pair[1] for pair in zip(given, wanted, strict=True)
+        ):
+            raise InvalidArgumentError(
+                f"a ContrastiveModel learns from pairs of batches (view 1, view 2) of inputs {self.backbone.inputs[0].shape}, and "
+                f"the second was of shape {tuple(y.shape)}: labels are not learned from. Make two views of each example"
+            )
 
     def _contrastive(self, z1: Any, z2: Any, training: bool) -> Any:
         loss = keras.losses.get(self.loss)
@@ -167,6 +181,12 @@ def _perceptron(width: int, hidden: list[int], dim: int, *, normalised: bool, na
     if normalised:
         stack.append(layers.BatchNormalization(center=False, scale=False))
     return keras.Sequential(stack, name=name)
+
+
+def _axes(shape: Any) -> tuple[Any, ...]:
+    """An example's axes; Keras adds and takes off a last one of 1."""
+    axes = tuple(shape)[1:]
+    return axes[:-1] if axes and axes[-1] == 1 else axes
 
 
 def _check_features(name: str, model: Any) -> None:

@@ -32,8 +32,8 @@ class HasIndex:
     It is a store in a temporary directory, which is made when the first item comes and goes with the model; ``attach`` puts a
     lasting one in its place. Embeddings are always those of the weights as they are. What was indexed before more training
     cannot be compared with them, and every call that would do so is refused (EmbedderMismatchError): index again. Training,
-    ``set_weights`` and ``load_weights`` are noticed; weights assigned to a layer directly are not, until ``index_summary``,
-    ``attach`` or another process compares.
+    ``set_weights`` and ``load_weights`` are noticed; weights assigned to a layer directly are not, until a call that costs
+    more than to read them all compares: ``index`` of hundreds, ``calibrate``, ``save_index``, ``index_summary``, ``attach``.
     """
 
     name: str
@@ -44,6 +44,23 @@ class HasIndex:
     def _embedding_model(self) -> Any:
         """A functional Keras model from inputs to embeddings, over this model's layers."""
         raise NotImplementedError
+
+    def _output_at(self, output: int | str | None) -> int | None:
+        """The place of an output, of its name or its place; None for None.
+
+        Raises:
+            InvalidArgumentError: There is no such output.
+        """
+        places, n = self._outputs_by_name()
+        place = places.get(output) if isinstance(output, str) else output
+        if output is None or (isinstance(place, int) and not isinstance(place, bool) and 0 <= place < n):
+            return place
+        names = f": {', '.join(map(repr, places))}" if places else ""
+        raise InvalidArgumentError(f"the model {self.name!r} has no output {output!r}; it has {n}, from 0{names}")
+
+    def _outputs_by_name(self) -> tuple[dict[str, int], int]:
+        """The places of the outputs that have names, and how many outputs there are."""
+        return {}, 1
 
     # -- weights --
 
@@ -69,9 +86,9 @@ class HasIndex:
             parts.embedding = Embedding(self._embedding_model(), self.name)
         return parts.embedding
 
-    def _embedded(self, x: Any) -> NDArray[np.float32]:
-        """Embeddings [n, dim] of a batch."""
-        return self._embedding(x)
+    def _embedded(self, x: Any, verbose: int = 0) -> NDArray[np.float32]:
+        """Embeddings [n, dim] of a batch; 1 shows progress."""
+        return self._embedding(x, verbose=verbose)
 
     def _fingerprint(self, *, surely: bool = False) -> str:
         """The model's fingerprint; ``surely``: computed even if no training was noticed."""
@@ -95,14 +112,15 @@ class HasIndex:
         search: str = "nmslib",
         kv_store: str = "memory",
         evaluator: str = "memory",
-        embedding_output: int | None = None,
+        embedding_output: int | str | None = None,
         stat_buffer_size: int = 1000,
     ) -> None:
         """Gives the model a new, empty, temporary index. A temporary one that it had is lost; a lasting one stays on the disk.
 
         Args:
             distance: By which items are compared.
-            embedding_output: Which output of a model with several is the embedding; by default the first.
+            embedding_output: Which output of a model with several is the embedding: its name, or its place; by default the one
+                that it was.
             search, kv_store, evaluator, stat_buffer_size: TensorFlow Similarity's; without effect, the store does it all.
 
         Raises:
@@ -110,8 +128,9 @@ class HasIndex:
         """
         refuse_objects(search=search, kv_store=kv_store, evaluator=evaluator)
         metric_of(distances.get(distance))
+        at = self._output_at(embedding_output)
         self._replace_index(None)
-        self._set_distance(distance, embedding_output)
+        self._set_distance(distance, at)
 
     def _set_distance(self, distance: Distance | str, embedding_output: int | None) -> None:
         """Takes over a distance and an output; an index that holds items stays if it can."""
@@ -129,6 +148,8 @@ class HasIndex:
                 self._replace_index(None)
         if embedding_output is not None and embedding_output != parts.embedding_output:
             parts.embedding_output, parts.embedding = embedding_output, None
+            if parts.index is not None and parts.index.is_temporary and not len(parts.index.store):
+                self._replace_index(None)  # it may be of another width
         parts.distance = chosen
         parts.n_assigned += 1  # a new optimizer counts its steps from 0
 
@@ -137,13 +158,18 @@ class HasIndex:
         if old is not None:
             old.close()
 
-    @property
-    def _index(self) -> Index:
-        """The index, made if there is none, and of the model as it is."""
+    def _current_index(self, *, surely: bool = False) -> Index:
+        """The index, made if there is none, and of the model as it is.
+
+        Not a property: Keras reads all of those where it saves.
+
+        Args:
+            surely: Compare with the weights themselves, even if no training was noticed.
+        """
         parts = self._parts
         if parts.index is None:
             parts.index = Index.temporary(self._embedding.dim, parts.distance or distances.CosineDistance())
-        parts.index.check_made_by(self._fingerprint(), self.name)
+        parts.index.check_made_by(self._fingerprint(surely=surely), self.name)
         return parts.index
 
     @property
@@ -175,10 +201,11 @@ class HasIndex:
 
         Raises:
             EmbedderMismatchError: Its items are of another model, or of this one before it was trained on.
-            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model.
+            DimensionError, InvalidArgumentError: Its vectors or its metric do not fit the model; the model has several inputs.
         """
         if self._parts.index is not None and self._parts.index.store is store:
-            return self._index.store
+            return self._current_index().store
+        self._embedding.check_storable()
         index = Index.lasting(store, self._embedding.dim, self._parts.distance)
         try:
             index.check_made_by(self._fingerprint(surely=True), self.name)

@@ -18,6 +18,8 @@ __all__ = ["Indexing"]
 
 logger = logging.getLogger("simstore.similarity")
 
+_MANY = 256  # examples: to embed so many costs more than to read the weights once
+
 
 class Indexing(HasIndex):
     """An index that is filled, asked, and saved."""
@@ -28,12 +30,13 @@ class Indexing(HasIndex):
         """Indexes examples, all or none; the next lookup finds them.
 
         Args:
-            x: A batch: an array [n, …], or a list of n.
+            x: A batch: an array [n, …], or a list of n. For a model of several inputs a list or tuple of such, one for each,
+                or a dict by their names.
             y: Labels [n] or [n, 1]: int, str or None.
             data: What lookups are to give with each item: an array [n, …] or a sequence of n, of what msgpack can hold,
                 arrays included; None for nothing.
             build: Without effect: nothing is ever rebuilt.
-            verbose: 1 logs what is done.
+            verbose: 1 shows progress, and logs what is done.
             keys: A str or int for each; an item of a key that is there is replaced. None numbers them.
 
         Returns:
@@ -44,8 +47,10 @@ class Indexing(HasIndex):
             InvalidVectorError: An embedding is not finite, or is zero with cosine distance.
             InvalidArgumentError, InvalidLabelError, InvalidKeyError, InvalidDataError: Shapes or values.
         """
-        index = self._index
-        vectors = self._embedded(x)
+        index = self._current_index()
+        vectors = self._embedded(x, verbose)
+        # What comes first into an index says of which weights all of it is
+        index = self._current_index(surely=len(vectors) >= _MANY or not len(index.store))
         labels = None if y is None else labels_of(y, len(vectors)).tolist()
         added = index.add(vectors, labels, _rows_of(data), keys, self._fingerprint(), self.embedder)
         if verbose:
@@ -61,26 +66,31 @@ class Indexing(HasIndex):
             The item's key.
         """
         return self.index(
-            _alone(x), None if y is None else _alone(y), [data], build, verbose, keys=None if key is None else [key]
+            self._embedding.alone(x),
+            None if y is None else _alone(y),
+            [data],
+            build,
+            verbose,
+            keys=None if key is None else [key],
         )[0]
 
     def lookup(self, x: Any, k: int = 5, verbose: int = 1) -> list[list[Lookup]]:
         """The k nearest items of each example, closest first; fewer where there are fewer.
 
         Args:
-            x: A batch: an array [n, …], or a list of n.
+            x: A batch, as in index.
             k: How many.
-            verbose: 1 logs what is done.
+            verbose: 1 shows progress, and logs what is done.
         """
-        index = self._index
-        found = index.lookups(self._embedded(x), k)
+        index = self._current_index()
+        found = index.lookups(self._embedded(x, verbose), k)
         if verbose:
             logger.info("looked up %d examples among %d items", len(found), len(index.store))
         return found
 
     def single_lookup(self, x: Any, k: int = 5) -> list[Lookup]:
         """The k nearest items of one example, closest first; fewer where there are fewer."""
-        return self._index.lookups(self._embedded(_alone(x)), k)[0]
+        return self._current_index().lookups(self._embedding.of_one(x), k)[0]
 
     def index_size(self) -> int:
         """How many items the index holds."""
@@ -116,16 +126,35 @@ class Indexing(HasIndex):
 
         Raises:
             PackageMissingError: pandas is not installed.
+            InvalidArgumentError: num_items is negative.
         """
         try:
             import pandas as pd
         except ImportError as err:
             raise PackageMissingError(f"to_data_frame needs pandas ({err}): pip install 'simstore[viz]'") from err
+        if num_items < 0:
+            raise InvalidArgumentError(f"num_items is at least 1, or 0 for all items, not {num_items!r}")
         items = () if self._parts.index is None else islice(self._parts.index.store.scan(), num_items or None)
         rows = [(item.key, item.label, item.vector, item.data) for item in items]
         return pd.DataFrame(rows, columns=["key", "label", "embedding", "data"])
 
     # -- files --
+
+    def save(self, filepath: Any, *args: Any, save_index: bool = False, compression: bool = True, **kwargs: Any) -> None:
+        """As in Keras: the model, without its index.
+
+        Args:
+            filepath, args, kwargs: See keras.Model.save.
+            save_index, compression: TensorFlow Similarity's. An index is saved by save_index(path), to a path of its own.
+
+        Raises:
+            InvalidArgumentError: save_index=True.
+        """
+        if save_index:
+            raise InvalidArgumentError(
+                "save(path, save_index=True): an index has a path of its own here: save(path), and then save_index('….sim')"
+            )
+        super().save(filepath, *args, **kwargs)  # type: ignore[misc]
 
     def save_index(self, filepath: Any, compression: bool = True, *, with_model: bool = True) -> None:
         """Writes a copy of the index: a store, which simstore.open opens. An earlier one is replaced when the new one is whole.
@@ -140,8 +169,10 @@ class Indexing(HasIndex):
             StoreExistsError: Something else is at the path.
             EmbedderMismatchError: The index is of the model before it was trained on.
             StorageFullError, StorageError: It could not be written; what was there is as it was.
+            InvalidArgumentError: Keras cannot load the model again; it has several inputs.
         """
-        self._index.save(filepath, self.embedder(save=with_model))
+        self._embedding.check_storable()
+        self._current_index(surely=True).save(filepath, self.embedder(save=with_model))
 
     def load_index(self, filepath: Any) -> None:
         """Puts a copy of what save_index has written in the place of the index. ``attach`` uses the store itself.
@@ -150,15 +181,16 @@ class Indexing(HasIndex):
             StoreNotFoundError, NotAStoreError: There is no store at the path.
             EmbedderMismatchError: It is of another model, or of this one with other weights.
         """
+        self._embedding.check_storable()
         index = Index.copied(filepath, self._embedding.dim, self._parts.distance)
         index.check_made_by(self._fingerprint(surely=True), self.name)
         self._parts.distance = index.distance
         self._replace_index(index)
 
 
-def _alone(x: Any) -> list[Any]:
-    """A batch of one."""
-    return [np.asarray(x) if hasattr(x, "__array__") else x]
+def _alone(label: Any) -> list[Any]:
+    """Labels of one."""
+    return [np.asarray(label) if hasattr(label, "__array__") else label]
 
 
 def _rows_of(data: Any) -> Sequence[Any] | None:

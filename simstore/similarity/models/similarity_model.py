@@ -4,7 +4,6 @@ from typing import Any
 
 import keras
 
-from simstore.errors import InvalidArgumentError
 from simstore.similarity.models.compiling import Compiling
 
 __all__ = ["SimilarityModel"]
@@ -28,7 +27,11 @@ class SimilarityModel(Compiling, keras.Model):
     """
 
     def _embedding_model(self) -> Any:
-        outputs, at = self.outputs, self._parts.embedding_output
-        if not 0 <= at < len(outputs):
-            raise InvalidArgumentError(f"embedding_output={at}, and the model {self.name!r} has {len(outputs)} outputs, from 0")
-        return keras.Model(self.inputs[0] if len(self.inputs) == 1 else self.inputs, outputs[at])
+        output = self.outputs[self._parts.embedding_output]
+        return keras.Model(self.inputs[0] if len(self.inputs) == 1 else self.inputs, output)
+
+    def _outputs_by_name(self) -> tuple[dict[str, int], int]:
+        if not getattr(self, "outputs", None):
+            return {}, 1
+        keys = sorted(self.output) if isinstance(self.output, dict) else self.output_names  # Keras lists them sorted
+        return {name: place for place, name in enumerate(keys)}, len(self.outputs)

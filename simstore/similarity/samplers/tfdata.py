@@ -130,7 +130,8 @@ def _held(tf: Any, ds: Any) -> Any:
         whole = ds.batch(size, drop_remainder=True).get_single_element()
     except tf.errors.InvalidArgumentError as err:
         raise InvalidArgumentError(
-            "the examples of ds have different shapes: let it give paths, and load and resize them by load_fn"
+            "the examples of ds have different shapes: ds.unbatch() if it gives batches; else let it give paths, and load and "
+            "resize them by load_fn"
         ) from err
     return tf.nest.map_structure(lambda values: values.numpy(), whole)
 

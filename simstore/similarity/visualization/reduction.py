@@ -12,6 +12,7 @@ __all__ = ["METHODS", "principal_components", "reduced"]
 METHODS = ("tsne", "pca")
 _MOST_TSNE = 5_000  # points; they take about a minute on two cores
 _FEWEST_TSNE = 10  # points; below that there are no neighbourhoods to keep
+_EQUAL = 1e-7  # of the largest number: less is rounding
 _PRINCIPAL = 50  # components before t-SNE: the rest is mostly noise, and time
 
 
@@ -34,6 +35,8 @@ def reduced(embeddings: NDArray[np.floating[Any]], method: str | None, seed: int
             return principal_components(embeddings, 2), "pca"
         raise PackageMissingError(f"t-SNE needs scikit-learn ({err}): pip install scikit-learn, or take method='pca'") from err
     few = principal_components(embeddings, min(_PRINCIPAL, embeddings.shape[1]))
+    if few.std(axis=0).max() <= _EQUAL * np.abs(embeddings).max():  # all equal, as by a collapsed model: t-SNE dies
+        return principal_components(embeddings, 2), "pca"
     perplexity = min(30.0, (len(few) - 1) / 3)
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(few).astype(np.float64), "tsne"
 

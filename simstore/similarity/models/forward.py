@@ -1,0 +1,67 @@
+"""The forward pass of a model of several inputs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from simstore.embedders.batches import checked_vectors, fitted, pieces
+from simstore.embedders.keras import compiled, model_fingerprint, output_dim, serialised
+from simstore.errors import InvalidArgumentError
+
+__all__ = ["SeveralInputs"]
+
+
+class SeveralInputs:
+    """What a KerasEmbedder does for a model of one input; a store takes no such embedder.
+
+    Args:
+        model: A functional model of a list of inputs, with one output [None, dim].
+        batch_size: How many examples the model gets at once, at most.
+    """
+
+    def __init__(self, model: keras.Model, batch_size: int) -> None:
+        self.model, self.batch_size = model, batch_size
+        self.dim = output_dim(model)
+        self._call = compiled(model)
+
+    def by_input(self, x: Any) -> list[Any]:
+        """What each input gets, of a list or tuple in their order, or a dict by their names.
+
+        Raises:
+            InvalidArgumentError: It is something else.
+        """
+        names = [tensor.name for tensor in self.model.inputs]
+        if isinstance(x, Mapping) and set(x) == set(names):
+            return [x[name] for name in names]
+        if isinstance(x, (list, tuple)) and len(x) == len(names):
+            return list(x)
+        given = f"{type(x).__name__} of {', '.join(map(repr, x))}" if isinstance(x, Mapping) else type(x).__name__
+        length = f" of {len(x)}" if isinstance(x, (list, tuple)) else ""
+        raise InvalidArgumentError(
+            f"the model {self.model.name!r} has the inputs {', '.join(map(repr, names))}: give a list with what each gets, or a "
+            f"dict by name, not {given}{length}"
+        )
+
+    def embed(self, batches: list[Any]) -> NDArray[np.float32]:
+        """The vectors of n examples, float32 [n, dim], of what each input gets of them."""
+        out = np.empty((len(batches[0]), self.dim), np.float32)
+        for cut in zip(*(pieces(batch, self.batch_size) for batch in batches), strict=True):
+            first, count, _ = cut[0]
+            output = self._call([self._tensor(piece, i) for i, (_, _, piece) in enumerate(cut)])
+            array = keras.ops.convert_to_numpy(output)
+            out[first : first + count] = checked_vectors(array, len(cut[0][2]), self.dim, f"the model {self.model.name!r}")[
+                :count
+            ]
+        return out
+
+    def _tensor(self, piece: Any, i: int) -> Any:
+        wanted = self.model.inputs[i]
+        name = f"{self.model.name}, input {wanted.name}"
+        return keras.ops.convert_to_tensor(fitted(piece, wanted, name), dtype=wanted.dtype)
+
+    def fingerprint(self) -> str:
+        """The fingerprint of the model with the weights as they are now."""
+        return model_fingerprint(self.model, serialised(self.model), None, None)
