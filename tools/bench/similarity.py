@@ -48,7 +48,7 @@ def known_case(context: Context) -> Iterator[Row]:
         by_pixels = _accuracy(_flat(digits.x), digits.y, _flat(digits.queries), digits.labels)
     how = f"{s.epochs} epochs of {s.steps} steps of 200 digits"
     asked = f"{len(digits.queries):,} test digits among {len(digits.y):,}"
-    yield Row("1-NN of the README's model", by_model, "%", f"{asked}; {how}", at_least(0.985))
+    yield Row("1-NN of hello_world's model", by_model, "%", f"{asked}; {how}", at_least(0.985))
     yield Row("  1-NN of raw pixels", by_pixels, "%", "the same, Euclidean")
     yield Row("  softmax classifier", _classifier_accuracy(s), "%", "the same layers and batches, cross-entropy")
 
@@ -124,7 +124,7 @@ def unseen_case(context: Context) -> Iterator[Row]:
     unlike: dict[str, dict[str, Any]] = {
         "without turned classes": {"n_turns": 1},
         "not moved": {"make_model": lambda shape: moving_model(shape, is_moved=False)},
-        "with the README's model": {"make_model": digit_model},
+        "with hello_world's model": {"make_model": digit_model},
         "with that alone": {"make_model": digit_model, "n_turns": 1},
     }
     for name, parts in unlike.items():
