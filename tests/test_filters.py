@@ -996,3 +996,14 @@ def test_many_values(stores: OpenStore) -> None:
         assert store.count(key < number) == (len([one for one in model if isinstance(one, int)]) if number > 0 else 0)
         assert store.count(label > number) == (len([r for r in model.values() if r[0] == 0]) if number < 0 else 0)
     assert candidates._LONGEST == 505
+
+
+@pytest.mark.parametrize("others", [[], ["year"]])
+def test_a_dropped_index_leaves_a_sound_store(others: list[str], stores: OpenStore) -> None:
+    """LMDB goes on counting pages of the many rows of a term that it has dropped."""
+    store = stores(index_fields=["kind", *others])
+    store.add(None, np.eye(1000, 8) + 1, data=[{"kind": "a", "year": n} for n in range(1000)])
+    store.drop_index("kind")
+    assert store.check(deep=True) == [] and store.repair().rebuilt == []
+    store.create_index("kind")
+    assert store.count(field("kind") == "a") == 1000 and store.check(deep=True) == []

@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -238,6 +239,24 @@ def garble_vector(path: Path, row: int) -> bytes:
     at = (row - run) * RECORD
     change(path, "vectors", row_key(run), lambda value: value[:at] + garble(value[at : at + RECORD]) + value[at + RECORD :])
     return value_of(path, "vectors", run)[at : at + RECORD]
+
+
+@pytest.mark.parametrize("bit", [1, 2, 16, 64])
+def test_the_size_of_a_key_is_damaged(bit: int, tmp_path: Path) -> None:
+    """LMDB takes the beginning of an item for the rest of its key."""
+    path = tmp_path / "store.sim"
+    with open_at(path) as store:
+        store.add(None, np.eye(64), data=list(range(64)))
+    content = bytearray((path / "data.mdb").read_bytes())
+    at = content.rindex(struct.pack("<H", 8) + row_key(40))
+    content[at] ^= bit
+    (path / "data.mdb").write_bytes(content)
+    with open_at(path) as store:
+        assert any("size" in problem.what for problem in store.check(deep=True))
+        with pytest.raises(CorruptStoreError):
+            store.count(field("n") == 1)
+        assert "items" in store.repair().rebuilt and store.check(deep=True) == []
+        assert store.get(40).data == 40 and [item.data for item in store] == list(range(64))
 
 
 @pytest.mark.parametrize("row", [IN_SEGMENT, IN_TAIL, ALONE, 0, 210])

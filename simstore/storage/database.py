@@ -163,6 +163,10 @@ class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
         with txn.cursor(db=self._items) as cursor:
             if cursor.set_range(row_key(first_row)):
                 for key, value in cursor:
+                    if len(key) != len(row_key(0)):
+                        raise CorruptStoreError(
+                            "the size of a key is damaged: check(deep=True) lists all damage, repair() mends it"
+                        )
                     yield int.from_bytes(key, "big"), value
 
     def append(self, txn: Transaction, rows: NewRows, first_row: int, seq: int) -> None:

@@ -10,6 +10,7 @@ __all__ = ["LISTS", "NAMES", "STAGING", "Tables"]
 
 NAMES = "items", "vectors", "keys", "labels", "fields", "tombstones", "log", "segments", "snapshots", "purged", "staged"
 LISTS = "keys", "labels", "fields"  # many values for one key
+NUMBERED = "items", "vectors", "tombstones", "log", "segments", "staged"  # a row or a seq is the key
 STAGING = "staging"  # the mark that says for which embedder vectors are being staged
 
 # whether they hold many values for one key
@@ -93,15 +94,21 @@ class Tables:
                 if table in LISTS:
                     n = sum(not seeker.set_key_dup(key, value) for key, value in cursor)
                 else:
-                    n = sum(not seeker.set_key(key) for key in cursor.iternext(values=False))
+                    n = sum(_is_odd(table, key) or not seeker.set_key(key) for key in cursor.iternext(values=False))
         return n
 
     def put_anew(self, txn: Transaction, table: str) -> None:
-        """Writes all entries of a table anew, without touching its pages; postings of a wrong size are left out."""
+        """Writes all entries of a table anew, without touching its pages; postings of a wrong size are left out.
+
+        Where the size of a key is wrong, the value begins within what was taken for the key.
+        """
         entries = list(self.raw(txn, table))
         self.clear(txn, table)
         for key, value in entries:
-            if table not in LISTS or len(value) == len(row_key(0)):
+            if _is_odd(table, key):
+                whole = key + value
+                key, value = whole[: len(row_key(0))], whole[len(row_key(0)) :][: len(value)]
+            if not _is_odd(table, key) and (table not in LISTS or len(value) == len(row_key(0))):
                 self.put_entry(txn, table, key, value)
 
     def clear(self, txn: Transaction, table: str) -> None:
@@ -130,3 +137,8 @@ class Tables:
         if value is None:
             raise CorruptStoreError(f"the item in row {row} is missing: check(deep=True) lists all damage, repair() mends it")
         return value
+
+
+def _is_odd(table: str, key: bytes) -> bool:
+    """Whether a key is none of that table's."""
+    return table in NUMBERED and len(key) != len(row_key(0))

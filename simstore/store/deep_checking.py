@@ -110,7 +110,9 @@ def check_places(look: Look, txn: Transaction) -> Iterator[Finding]:
     """Whether what stands in the tables is found by who looks for it."""
     for table in NAMES:
         if n := look.database.n_unfindable(txn, table):
-            yield Problem(table, f"{n} entries are not found where they are looked for: an inner page is damaged", REPAIR)
+            yield Problem(
+                table, f"{n} entries are not found by who looks for them: an inner page or a key's size is damaged", REPAIR
+            )
 
 
 # -- vectors -----------------------------------------------------------------------------------------------------------
