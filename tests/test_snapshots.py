@@ -1416,3 +1416,8 @@ def test_nothing_of_this_is_kept_when_closed(with_snapshot: Any, stores: OpenSto
         assert [line for line in maps if str(path) in line] == []
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("simstore")]
     assert cores.Cores is not None
+
+
+def test_no_snapshot_of_a_store_to_be_made(store: Store) -> None:
+    with pytest.raises(InvalidArgumentError, match="leave mode out"):
+        simstore.open(store._path, mode="w", snapshot="any")

@@ -112,6 +112,8 @@ def open_through(
     directory, paths = arguments.path_of(path, "path"), paths_of(index_fields, "index_fields")
     if snapshot is not None:
         arguments.check_snapshot_name(snapshot)
+        if mode == "w":
+            raise InvalidArgumentError("mode='w' makes a new store, which has no snapshots: leave mode out")
     readonly = mode == "r" or snapshot is not None
     creates = embedder is not None and not readonly and not (directory / DATA_FILE).exists()
     settings = opening.Settings(
