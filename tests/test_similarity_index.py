@@ -365,14 +365,15 @@ def test_a_save_beyond_a_limit_on_files_keeps_the_old_copy(model: Any, tmp_path:
     assert model.index_size() == 2000
 
 
-def test_a_save_that_was_killed_keeps_the_old_copy(model: Any, tmp_path: Path) -> None:
-    """Between the two renames only the old copy's other name is there."""
+@pytest.mark.parametrize("use", ["load_index", "attach"])
+def test_a_save_that_was_killed_keeps_the_old_copy(model: Any, use: str, tmp_path: Path) -> None:
+    """Between the two renames only the old copy's other name is there. No new store takes its place."""
     model.index(POINTS[:2])
     model.save_index(tmp_path / "saved.sim")
     (tmp_path / "saved.sim").rename(tmp_path / ".saved.sim.previous")
     loaded = plain_model()
-    loaded.load_index(tmp_path / "saved.sim")
-    assert loaded.index_size() == 2
+    getattr(loaded, use)(tmp_path / "saved.sim")
+    assert loaded.index_size() == 2 and not (tmp_path / ".saved.sim.previous").exists()
 
 
 def test_what_is_no_index_is_not_overwritten(model: Any, tmp_path: Path) -> None:

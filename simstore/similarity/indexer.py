@@ -193,7 +193,7 @@ class Index:
         """Removes all items of a lasting store, and the calibration."""
         self.store.delete([item.key for item in self.store])
         calibration.forget(self.directory)
-        self.calibration = None
+        self.calibration = self.matcher = None
 
     # -- files --
 
@@ -243,6 +243,8 @@ def metric_of(distance: Distance) -> str:
 
 def _opened(path: Any, dim: int, distance: Distance | None) -> Store:
     """The store at a path, whatever it is; where there is none, one that fits."""
+    if isinstance(path, (str, os.PathLike)):
+        bring_back(Path(path))
     options: dict[str, Any] = {} if distance is None else {"metric": metric_of(distance)}
     try:
         return simstore.open(path, dim=dim, **options)

@@ -1,7 +1,7 @@
 """Layers for embedding models."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
@@ -45,11 +45,20 @@ class _GeneralizedMeanPooling(keras.layers.Layer):
     """The generalized mean over the axes between the batch and the features.
 
     Args:
-        rank: Of the inputs.
         p, data_format, keepdims, trainable_p, kwargs: See the layers.
     """
 
-    def __init__(self, rank: int, p: float, data_format: str | None, keepdims: bool, trainable_p: bool, **kwargs: Any) -> None:
+    rank: ClassVar[int]  # of the inputs
+
+    def __init__(
+        self,
+        p: float = 3.0,
+        data_format: str | None = None,
+        keepdims: bool = False,
+        *,
+        trainable_p: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if math.isnan(p) or (trainable_p and (math.isinf(p) or abs(p) < _LEAST_POWER)):
             raise InvalidArgumentError(f"p is a number, and finite and not 0 to be trained, not {p}")
@@ -57,10 +66,10 @@ class _GeneralizedMeanPooling(keras.layers.Layer):
         self.data_format = data_format or keras.config.image_data_format()
         self.keepdims = keepdims
         self.trainable_p = trainable_p
-        self.input_spec = keras.layers.InputSpec(ndim=rank)
+        self.input_spec = keras.layers.InputSpec(ndim=self.rank)
         if self.data_format not in ("channels_last", "channels_first"):
             raise InvalidArgumentError(f"data_format is 'channels_last' or 'channels_first', not {data_format!r}")
-        self._axes = tuple(range(1, rank - 1) if self.data_format == "channels_last" else range(2, rank))
+        self._axes = tuple(range(1, self.rank - 1) if self.data_format == "channels_last" else range(2, self.rank))
 
     def build(self, input_shape: Any) -> None:
         """Makes the trainable power, if it is to be one."""
@@ -121,16 +130,7 @@ class GeneralizedMeanPooling1D(_GeneralizedMeanPooling):
         kwargs: As of ``keras.layers.Layer``.
     """
 
-    def __init__(
-        self,
-        p: float = 3.0,
-        data_format: str | None = None,
-        keepdims: bool = False,
-        *,
-        trainable_p: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(3, p, data_format, keepdims, trainable_p, **kwargs)
+    rank = 3
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)
@@ -146,16 +146,7 @@ class GeneralizedMeanPooling2D(_GeneralizedMeanPooling):
         kwargs: As of ``keras.layers.Layer``.
     """
 
-    def __init__(
-        self,
-        p: float = 3.0,
-        data_format: str | None = None,
-        keepdims: bool = False,
-        *,
-        trainable_p: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(4, p, data_format, keepdims, trainable_p, **kwargs)
+    rank = 4
 
 
 @keras.saving.register_keras_serializable(_PACKAGE)

@@ -1,16 +1,8 @@
 """What is on disk: files, LMDB tables, encodings. It knows rows and bytes, never a distance."""
 
+from simstore.storage.attempts import REFUSALS, Attempt, MovedError
 from simstore.storage.database import Database, NewRows
-from simstore.storage.environment import (
-    DATA_FILE,
-    REFUSALS,
-    Attempt,
-    EngineError,
-    Environment,
-    MovedError,
-    Transaction,
-    translate,
-)
+from simstore.storage.environment import DATA_FILE, EngineError, Environment, Transaction, translate
 from simstore.storage.files import Files, LocalFiles
 from simstore.storage.meta_pages import check_size
 from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State

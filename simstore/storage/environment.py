@@ -16,50 +16,21 @@ import lmdb
 from simstore.errors import (
     AlreadyOpenError,
     CorruptStoreError,
-    DimensionError,
-    EmbedderMismatchError,
     ForkedStoreError,
-    IndexExistsError,
-    IndexNotFoundError,
-    KeyExistsError,
-    KeyNotFoundError,
     SimstoreError,
-    SnapshotExistsError,
-    SnapshotNotFoundError,
     StorageError,
     StorageFullError,
     StoreClosedError,
 )
+from simstore.storage.attempts import REFUSALS, Attempt, MovedError
 from simstore.storage.gate import Gate
 
-__all__ = [
-    "DATA_FILE",
-    "REFUSALS",
-    "Attempt",
-    "EngineError",
-    "Environment",
-    "MovedError",
-    "Table",
-    "Transaction",
-    "translate",
-]
+__all__ = ["DATA_FILE", "EngineError", "Environment", "Table", "Transaction", "translate"]
 
 T = TypeVar("T")
 EngineError = lmdb.Error
 Transaction = Any  # lmdb.Transaction: py-lmdb carries no types
 Table = Any
-
-# What a work raises only while it has put nothing, so that its transaction can be committed with what other works put in it
-REFUSALS = (
-    KeyExistsError,
-    KeyNotFoundError,
-    DimensionError,
-    EmbedderMismatchError,
-    IndexExistsError,
-    IndexNotFoundError,
-    SnapshotExistsError,
-    SnapshotNotFoundError,
-)
 
 DATA_FILE = "data.mdb"
 _MOVED = b"moved"
@@ -95,20 +66,6 @@ def translate(err: Exception) -> SimstoreError:
     if os.strerror(errno.EACCES) in text:
         return StorageError(f"the database refused ({text}): whoever reads a store needs to write its lock.mdb, too")
     return StorageError(f"the database refused: {text}")
-
-
-class MovedError(Exception):
-    """The database has been replaced by the file of that name: it takes no more writes, and whoever reads goes over, too."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-class Attempt:
-    """Whether a write has been committed: who is interrupted cannot tell from the exception."""
-
-    committed = False
 
 
 class _GatedTransaction:

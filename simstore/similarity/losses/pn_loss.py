@@ -1,14 +1,12 @@
 """Positive-negative loss, as Ivis uses it."""
 
-from typing import Any, Unpack
+from typing import Any
 
 import keras
 from keras import ops
 
-from simstore.similarity.distances import Distance
-from simstore.similarity.losses.metric_loss import LossOptions, PairLoss
-from simstore.similarity.losses.mining import Pairs, check_strategies, mine_negatives, mine_positives
-from simstore.similarity.losses.triplet_loss import hinge
+from simstore.similarity.losses.mining import Pairs, mine_negatives, mine_positives
+from simstore.similarity.losses.triplet_loss import MinedLoss, hinge
 
 __all__ = ["PNLoss", "pn_loss"]
 
@@ -39,7 +37,7 @@ def pn_loss(
 
 
 @keras.saving.register_keras_serializable("simstore.similarity")
-class PNLoss(PairLoss):
+class PNLoss(MinedLoss):
     """max(d(a, p) − min(d(a, n), d(p, n)) + margin, 0): a triplet loss that pushes n from the anchor and the positive.
 
     The soft margin, margin=None, is log(1 + exp(…)).
@@ -55,18 +53,4 @@ class PNLoss(PairLoss):
         options: ``name``, ``reduction``, ``dtype``.
     """
 
-    def __init__(
-        self,
-        distance: Distance | str = "cosine",
-        positive_mining_strategy: str = "hard",
-        negative_mining_strategy: str = "semi-hard",
-        margin: float | None = None,
-        **options: Unpack[LossOptions],
-    ) -> None:
-        check_strategies(positive_mining_strategy, negative_mining_strategy)
-        settings = {
-            "positive_mining_strategy": positive_mining_strategy,
-            "negative_mining_strategy": negative_mining_strategy,
-            "margin": margin,
-        }
-        super().__init__(pn_loss, distance, settings, **options)
+    of_mined = staticmethod(pn_loss)

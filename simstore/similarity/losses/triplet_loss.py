@@ -1,6 +1,7 @@
 """Triplet loss."""
 
-from typing import Any, Unpack
+from collections.abc import Callable
+from typing import Any, ClassVar, Unpack
 
 import keras
 from keras import ops
@@ -9,7 +10,7 @@ from simstore.similarity.distances import Distance
 from simstore.similarity.losses.metric_loss import LossOptions, PairLoss
 from simstore.similarity.losses.mining import Pairs, check_strategies, mine_negatives, mine_positives
 
-__all__ = ["TripletLoss", "hinge", "triplet_loss"]
+__all__ = ["MinedLoss", "TripletLoss", "hinge", "triplet_loss"]
 
 
 def triplet_loss(
@@ -40,8 +41,30 @@ def hinge(differences: Any, margin: float | None) -> Any:
     return ops.softplus(differences) if margin is None else ops.maximum(differences + margin, 0.0)
 
 
+class MinedLoss(PairLoss):
+    """A loss of one positive and one negative mined for each anchor of the batch."""
+
+    of_mined: ClassVar[Callable[..., Any]]
+
+    def __init__(
+        self,
+        distance: Distance | str = "cosine",
+        positive_mining_strategy: str = "hard",
+        negative_mining_strategy: str = "semi-hard",
+        margin: float | None = None,
+        **options: Unpack[LossOptions],
+    ) -> None:
+        check_strategies(positive_mining_strategy, negative_mining_strategy)
+        settings = {
+            "positive_mining_strategy": positive_mining_strategy,
+            "negative_mining_strategy": negative_mining_strategy,
+            "margin": margin,
+        }
+        super().__init__(self.of_mined, distance, settings, **options)
+
+
 @keras.saving.register_keras_serializable("simstore.similarity")
-class TripletLoss(PairLoss):
+class TripletLoss(MinedLoss):
     """max(d(a, p) − d(a, n) + margin, 0), with one positive p and one negative n mined for each anchor a of the batch.
 
     The soft margin, margin=None, is log(1 + exp(d(a, p) − d(a, n))): it goes on pulling where a hard one is content.
@@ -58,18 +81,4 @@ class TripletLoss(PairLoss):
         options: ``name``, ``reduction``, ``dtype``.
     """
 
-    def __init__(
-        self,
-        distance: Distance | str = "cosine",
-        positive_mining_strategy: str = "hard",
-        negative_mining_strategy: str = "semi-hard",
-        margin: float | None = None,
-        **options: Unpack[LossOptions],
-    ) -> None:
-        check_strategies(positive_mining_strategy, negative_mining_strategy)
-        settings = {
-            "positive_mining_strategy": positive_mining_strategy,
-            "negative_mining_strategy": negative_mining_strategy,
-            "margin": margin,
-        }
-        super().__init__(triplet_loss, distance, settings, **options)
+    of_mined = staticmethod(triplet_loss)

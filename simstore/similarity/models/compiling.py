@@ -8,7 +8,7 @@ import keras
 from simstore.errors import InvalidArgumentError
 from simstore.similarity import distances
 from simstore.similarity.distances import Distance
-from simstore.similarity.losses import MetricLoss, track
+from simstore.similarity.losses import set_training, track
 from simstore.similarity.models.has_index import refuse_objects
 from simstore.similarity.models.matching import Matching
 
@@ -73,9 +73,7 @@ class Compiling(Matching):
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
         """As in Keras; tells losses that remember (XBM) whether it is training."""
-        for loss in keras.tree.flatten(self.loss):
-            if isinstance(loss, MetricLoss):
-                loss.is_training = training
+        set_training(self.loss, training)
         return super().compute_loss(x, y, y_pred, sample_weight, training)  # type: ignore[misc]
 
     def get_compile_config(self) -> dict[str, Any]:

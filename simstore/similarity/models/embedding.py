@@ -1,6 +1,5 @@
 """From inputs to embeddings, through one compiled graph that reads the weights as they are."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 
 from simstore.embedders import KerasEmbedder
 from simstore.embedders.batches import as_batch
+from simstore.embedders.keras import model_fingerprint, serialised
 from simstore.errors import InvalidArgumentError
-from simstore.similarity.models.forward import SeveralInputs
+from simstore.similarity.models.forward import OneInput, SeveralInputs
 
 __all__ = ["Embedding"]
 
@@ -29,28 +29,26 @@ class Embedding:
 
     def __init__(self, model: keras.Model, name: str) -> None:
         self.model, self.name = model, name
-        # Its compiled function reads the variables at each call, and is made once. Its fingerprint grows old.
-        self._several = SeveralInputs(model, _BATCH_SIZE) if len(model.inputs) > 1 else None
-        self._single = None if self._several else KerasEmbedder(model, batch_size=_BATCH_SIZE, name=name)
+        self._forward = (SeveralInputs if len(model.inputs) > 1 else OneInput)(model, _BATCH_SIZE, name)
         self._version: object = None
         self._fingerprint = ""
 
     @property
     def dim(self) -> int:
         """How many numbers an embedding has."""
-        return self._single.spec.dim if self._single else self._several.dim  # type: ignore[union-attr]
+        return self._forward.dim
 
     def __call__(self, x: Any, *, verbose: int = 0) -> NDArray[np.float32]:
         """The embeddings of a batch, float32 [n, dim]; 1 draws Keras' progress bar while many are made."""
-        batches = [as_batch(part) for part in self._by_input(x)]
+        batches = [as_batch(part) for part in self._forward.by_input(x)]
         n = len(batches[0])
         if any(len(batch) != n for batch in batches):
             raise InvalidArgumentError(f"the inputs have {[len(batch) for batch in batches]} examples: give each as many")
         if not verbose or n < _SHOWN_FROM:
-            return self._forward(batches)
+            return self._forward.embed(batches)
         bar, out = keras.utils.Progbar(n, unit_name="example"), np.empty((n, self.dim), np.float32)
         for first in range(0, n, _BATCH_SIZE):
-            part = self._forward([batch[first : first + _BATCH_SIZE] for batch in batches])
+            part = self._forward.embed([batch[first : first + _BATCH_SIZE] for batch in batches])
             out[first : first + len(part)] = part
             bar.add(len(part))
         return out
@@ -59,23 +57,14 @@ class Embedding:
         """The embedding of one example, float32 [1, dim]."""
         return self(self.alone(x))
 
-    def alone(self, x: Any) -> list[Any]:
+    def alone(self, x: Any) -> Any:
         """One example as a batch of one."""
-        parts = [[np.asarray(part) if hasattr(part, "__array__") else part] for part in self._by_input(x)]
-        return parts if self._several else parts[0]
-
-    def _forward(self, batches: list[Any]) -> NDArray[np.float32]:
-        return self._single.embed(batches[0]) if self._single else self._several.embed(batches)  # type: ignore[union-attr]
-
-    def _by_input(self, x: Any) -> list[Any]:
-        """What each input of the model gets."""
-        if self._several:
-            return self._several.by_input(x)
-        return list(x.values()) if isinstance(x, Mapping) and len(x) == 1 else [x]
+        parts = [[np.asarray(part) if hasattr(part, "__array__") else part] for part in self._forward.by_input(x)]
+        return self._forward.together(parts)
 
     def check_storable(self) -> None:
         """Raises InvalidArgumentError unless a store can have the model as its embedder."""
-        if self._several:
+        if len(self.model.inputs) > 1:
             raise InvalidArgumentError(
                 f"the model {self.name!r} has {len(self.model.inputs)} inputs, and what a store embeds with has one: its index "
                 "is a temporary one. For one that lasts, simstore.open(path).add(keys, model.predict(x))"
@@ -89,6 +78,6 @@ class Embedding:
     def fingerprint(self, version: object, *, surely: bool = False) -> str:
         """The fingerprint of the weights as they are now, computed if the version is another than the last time, or surely."""
         if surely or version != self._version:
-            now = self._several.fingerprint() if self._several else self.embedder().spec.fingerprint
-            self._fingerprint, self._version = now, version
+            self._fingerprint = model_fingerprint(self.model, serialised(self.model), None, None)
+            self._version = version
         return self._fingerprint
