@@ -13,7 +13,7 @@ pytest.importorskip("keras", reason="needs the extra simstore[keras]")
 import keras
 from similarity_models import digits, digits_model, plain_model
 
-from simstore.errors import InvalidArgumentError
+from simstore.errors import InvalidArgumentError, PackageMissingError
 from simstore.similarity import callbacks, losses
 from simstore.similarity.callbacks import EvalCallback, SplitValidationLoss
 from simstore.similarity.models import SimilarityModel, create_contrastive_model
@@ -116,7 +116,7 @@ def test_contrastive_models_are_evaluated_too() -> None:
 def test_results_are_written_for_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(callbacks, "find_spec", lambda name: None)
-        with pytest.raises(InvalidArgumentError, match="pip install tensorboard"):
+        with pytest.raises(PackageMissingError, match="pip install tensorboard"):
             EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS, tb_logdir=tmp_path)
     pytest.importorskip("tensorboard", reason="needs TensorBoard")
     fitted(still(), EvalCallback(QUERIES, QUERY_LABELS, TARGETS, TARGET_LABELS, tb_logdir=tmp_path))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import InvalidArgumentError
+from simstore.errors import InvalidArgumentError, PackageMissingError
 from simstore.similarity import distances
 from simstore.similarity.classification_metrics import ClassificationMetric, make_classification_metrics
 from simstore.similarity.distances import Distance
@@ -47,6 +47,7 @@ class EvalCallback(keras.callbacks.Callback):
 
     Raises:
         InvalidArgumentError: Shapes or names.
+        PackageMissingError: There is a tb_logdir, and no TensorBoard.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class EvalCallback(keras.callbacks.Callback):
         self._board = None
         if tb_logdir is not None:
             if find_spec("tensorboard") is None:
-                raise InvalidArgumentError("tb_logdir needs TensorBoard: pip install tensorboard")
+                raise PackageMissingError("tb_logdir needs TensorBoard: pip install tensorboard")
             self._board = keras.callbacks.TensorBoard(str(Path(tb_logdir) / "index"), write_graph=False)
 
     def on_train_begin(self, logs: Any = None) -> None:

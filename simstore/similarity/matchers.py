@@ -63,10 +63,6 @@ class ClassificationMatch:
         n_right = is_right.sum()
         return Counts(tp, fp, len(expected) - n_right - fp, n_right - tp, len(expected))
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments."""
-        return {}
-
 
 class MatchNearest(ClassificationMatch):
     """The label of the nearest neighbour, at its distance."""
@@ -103,10 +99,6 @@ class MatchMajorityVote(ClassificationMatch):
             if len(there):
                 distances[i] = self.dist_agg(there, 0)
         return labels, distances
-
-    def get_config(self) -> dict[str, Any]:
-        """The argument."""
-        return {"dist_agg": self.dist_agg}
 
 
 def _majority(labels: list[Label]) -> Label:

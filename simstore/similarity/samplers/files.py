@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simstore.errors import InvalidArgumentError
+from simstore.errors import InvalidArgumentError, PackageMissingError
 from simstore.similarity.samplers.memory import MultiShotMemorySampler
 from simstore.similarity.samplers.sampler import AugmenterFn
 
@@ -23,12 +23,12 @@ def load_image(path: str | Path, target_size: tuple[int, int] | None = None) -> 
 
     Raises:
         InvalidArgumentError: It is no image.
-        ImportError: Pillow is not installed.
+        PackageMissingError: Pillow is not installed.
     """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as err:
-        raise ImportError("load_image needs Pillow: pip install 'simstore[images]'") from err
+        raise PackageMissingError("load_image needs Pillow: pip install 'simstore[images]'") from err
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGB")

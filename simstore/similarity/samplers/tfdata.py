@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from simstore.errors import InvalidArgumentError
+from simstore.errors import InvalidArgumentError, PackageMissingError
 from simstore.similarity.augmenters import Augmenter
 from simstore.similarity.samplers.sampler import augmented, stacked_views
 from simstore.similarity.samplers.selection import (
@@ -64,7 +64,7 @@ def TFDataSampler(
     Raises:
         InvalidArgumentError: ds is endless or of unknown size; labels of a wrong shape or type; more classes per batch than
             there are; too few examples of a class; or another argument is wrong.
-        ImportError: TensorFlow is not installed.
+        PackageMissingError: TensorFlow is not installed.
     """
     tf = import_tensorflow()
     at_least(1, classes_per_batch=classes_per_batch, examples_per_class_per_batch=examples_per_class_per_batch)
@@ -103,12 +103,12 @@ def import_tensorflow() -> Any:
     """TensorFlow.
 
     Raises:
-        ImportError: It is not installed.
+        PackageMissingError: It is not installed.
     """
     try:
         import tensorflow
     except ImportError as err:
-        raise ImportError("samplers of tf.data need TensorFlow: pip install 'simstore[keras]'") from err
+        raise PackageMissingError("samplers of tf.data need TensorFlow: pip install 'simstore[keras]'") from err
     return tensorflow
 
 

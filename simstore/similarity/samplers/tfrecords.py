@@ -60,7 +60,7 @@ def TFRecordDatasetSampler(
     Raises:
         InvalidArgumentError: There are no such files, batch_size is no multiple, or deserialization_fn returns something else;
             while iterating, as TensorFlow's error: a whole pass had fewer classes than a batch needs.
-        ImportError: TensorFlow is not installed.
+        PackageMissingError: TensorFlow is not installed.
     """
     tf = import_tensorflow()
     at_least(1, example_per_class=example_per_class, batch_size=batch_size)
