@@ -287,6 +287,6 @@ def test_a_wheel_built_from_the_sdist_holds_what_it_should(tmp_path: Path) -> No
     with zipfile.ZipFile(built) as wheel:
         names = {name for name in wheel.namelist() if not name.partition("/")[0].endswith(".dist-info")}
     (kernel,) = (name for name in names if name.startswith("simstore/index/_kernel.") and name.endswith(".so"))
-    shipped = [path for path in (source / "simstore").rglob("*") if path.suffix in (".py", ".pyi", ".md", ".typed")]
+    shipped = [path for path in (source / "simstore").rglob("*") if path.suffix in (".py", ".pyi", ".md", ".typed", ".html")]
     assert names - {kernel} == {str(path.relative_to(source)) for path in shipped}
     assert {"simstore/py.typed", "simstore/index/_kernel.pyi"} < names
