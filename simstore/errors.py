@@ -25,9 +25,11 @@ __all__ = [
     "NotCalibratedError",
     "PackageMissingError",
     "ReadOnlyStoreError",
+    "RejectedError",
     "SimstoreError",
     "SnapshotExistsError",
     "SnapshotNotFoundError",
+    "SourceError",
     "StorageError",
     "StorageFullError",
     "StoreClosedError",
@@ -167,6 +169,18 @@ class PackageMissingError(SimstoreError, ImportError):
 
 class EmbedderMismatchError(SimstoreError, ValueError):
     """The store was made with another embedder."""
+
+
+class SourceError(SimstoreError, ValueError):
+    """A data set that cannot be read as it was asked for: no such file, unknown column, of no known format."""
+
+
+class RejectedError(SimstoreError, ValueError):
+    """One example of a data set cannot be taken in. ``reason`` is the same for all of a kind, in a few words."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class NotCalibratedError(SimstoreError, ValueError):

@@ -17,6 +17,7 @@ __all__ = [
     "Quarantined",
     "RecallEstimate",
     "Reembedded",
+    "Rejected",
     "Repaired",
     "Restored",
     "SnapshotInfo",
@@ -197,6 +198,32 @@ class Quarantined:
     key: Key | None
     row: int
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An example that ingest() could not take in.
+
+    Attributes:
+        source: What was to be ingested, as it was given, absolute.
+        file: Its file, absolute; "" if it has none.
+        row: Its running number within the file; None if the file is one example.
+        key: The key it would have had; None if that is not known.
+        reason: In a few words, the same for all of a kind: "no image", "truncated", "too many pixels", …
+        message: What was found.
+        size, mtime_ns: Of the file, as it was then: it is tried again when they have changed.
+        at: When.
+    """
+
+    source: str
+    file: str
+    row: int | None
+    key: Key | None
+    reason: str
+    message: str
+    size: int
+    mtime_ns: int
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from simstore.storage.environment import DATA_FILE, EngineError, Environment, Tr
 from simstore.storage.files import Files, LocalFiles
 from simstore.storage.meta_pages import check_size
 from simstore.storage.records import LogEntry, SegmentRecord, SnapshotRecord, State
+from simstore.storage.rejected_table import Place, RejectedRecord
 from simstore.storage.schema import FORMAT_VERSION, IndexedField, Schema
 from simstore.storage.staging_table import Staging
 
@@ -23,6 +24,8 @@ __all__ = [
     "LogEntry",
     "MovedError",
     "NewRows",
+    "Place",
+    "RejectedRecord",
     "Schema",
     "SegmentRecord",
     "SnapshotRecord",

@@ -58,7 +58,8 @@ def copy_database(
     _put(environment, target, "vectors", _vectors(txn, source, kept))
     _put(environment, target, "tombstones", ((k, v) for k, v in source.raw(txn, "tombstones") if keeps(_row(k))))
     _put(environment, target, "segments", ((k, v) for k, v in source.raw(txn, "segments") if _row(k) not in spent))
-    _put(environment, target, "snapshots", source.raw(txn, "snapshots"))
+    for table in ("snapshots", "rejected"):
+        _put(environment, target, table, source.raw(txn, table))
     _put(environment, target, "staged", ((k, v) for k, v in source.raw(txn, "staged") if keeps(_row(k))))
     which: Postings
     for which in ("keys", "labels", "fields"):

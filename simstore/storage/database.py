@@ -13,6 +13,7 @@ from simstore.storage.environment import Environment, Transaction
 from simstore.storage.field_table import FieldTable
 from simstore.storage.history import History
 from simstore.storage.records import U64, Record, State, item_body, item_value, read_record, row_key
+from simstore.storage.rejected_table import RejectedTable
 from simstore.storage.schema import Schema
 from simstore.storage.segment_table import SegmentTable
 from simstore.storage.staging_table import StagingTable
@@ -36,7 +37,7 @@ class NewRows:
     vectors: NDArray[np.float32]
 
 
-class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable):
+class Database(VectorTable, History, SegmentTable, FieldTable, StagingTable, RejectedTable):
     """The tables. Every method works within the transaction it is given."""
 
     def __init__(self, environment: Environment, *, create: bool = False, readonly: bool = False) -> None:

@@ -8,7 +8,20 @@ from simstore.storage.records import row_key
 
 __all__ = ["LISTS", "NAMES", "STAGING", "Tables"]
 
-NAMES = "items", "vectors", "keys", "labels", "fields", "tombstones", "log", "segments", "snapshots", "purged", "staged"
+NAMES = (
+    "items",
+    "vectors",
+    "keys",
+    "labels",
+    "fields",
+    "tombstones",
+    "log",
+    "segments",
+    "snapshots",
+    "purged",
+    "staged",
+    "rejected",
+)
 LISTS = "keys", "labels", "fields"  # many values for one key
 NUMBERED = "items", "vectors", "tombstones", "log", "segments", "staged"  # a row or a seq is the key
 STAGING = "staging"  # the mark that says for which embedder vectors are being staged
@@ -23,7 +36,7 @@ _TABLES = {
     "log": False,
     "segments": False,
 }
-_LATER_TABLES = {"fields": True, "snapshots": False, "purged": False, "staged": False}
+_LATER_TABLES = {"fields": True, "snapshots": False, "purged": False, "staged": False, "rejected": False}
 
 
 class Tables:
@@ -44,7 +57,7 @@ class Tables:
         self._keys, self._labels = tables["keys"], tables["labels"]
         self._tombstones, self._log, self._segments = tables["tombstones"], tables["log"], tables["segments"]
         self._fields, self._snapshots = tables["fields"], tables["snapshots"]
-        self._purged, self._staged = tables["purged"], tables["staged"]
+        self._purged, self._staged, self._rejected = tables["purged"], tables["staged"], tables["rejected"]
 
     @property
     def has_fields(self) -> bool:

@@ -15,6 +15,7 @@ from simstore.store.deep_checking import (
     check_foreign,
     check_items,
     check_places,
+    check_rejected,
     check_snapshots,
     check_staged_vectors,
     check_vectors,
@@ -39,6 +40,7 @@ def check_store(look: Look, *, deep: bool) -> list[Problem]:
         parts["staged"] = _check_staged
         if deep:
             parts |= {"tables": check_places, "items": check_items, "vectors": check_vectors, "staging": check_staged_vectors}
+            parts["rejected"] = check_rejected
         else:
             parts |= {"tables": _check_counts}
         for name, part in parts.items():

@@ -25,6 +25,7 @@ __all__ = [
     "check_foreign",
     "check_items",
     "check_places",
+    "check_rejected",
     "check_snapshots",
     "check_staged_vectors",
     "check_vectors",
@@ -135,6 +136,12 @@ def check_staged_vectors(look: Look, txn: Transaction) -> Iterator[Finding]:
     n = 0 if staging is None else sum(1 for _ in look.database.damaged_staged(txn, staging.dim))
     if n:
         yield Problem("staged", f"{n} vectors that an interrupted reembed() left are damaged", STAGE)
+
+
+def check_rejected(look: Look, txn: Transaction) -> Iterator[Finding]:
+    """The notes of what ingest() rejected."""
+    if n := len(look.database.damaged_rejected(txn)):
+        yield Problem("rejected", f"{n} notes of what ingest() rejected are damaged", REPAIR)
 
 
 def differences(look: Look, txn: Transaction, record: SegmentRecord) -> Iterator[str]:

@@ -12,7 +12,7 @@ from simstore.store.quarantine import Lost
 from simstore.store.repair_base import Repair
 from simstore.store.survey import Survey, compared, damaged_vectors, keys_leading_to
 
-__all__ = ["find_lost", "mend_items", "mend_staged", "mend_vectors", "take_out"]
+__all__ = ["find_lost", "mend_items", "mend_rejected", "mend_staged", "mend_vectors", "take_out"]
 
 
 def mend_items(repair: Repair, found: Survey, purged: NDArray[np.bool_]) -> None:
@@ -104,6 +104,13 @@ def mend_staged(repair: Repair) -> None:
     elif staging is not None and (damaged := list(database.damaged_staged(txn, staging.dim))):
         database.drop_staged(txn, damaged)
         repair.note("staged")
+
+
+def mend_rejected(repair: Repair) -> None:
+    """Drops damaged notes of what was rejected: the next ingest() looks at those examples again."""
+    for key in repair.database.damaged_rejected(repair.txn):
+        repair.database.drop_entry(repair.txn, "rejected", key)
+        repair.note("rejected")
 
 
 # -- what is lost ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from simstore.store.findings import Look
 from simstore.store.leftovers import remove_left_behind
 from simstore.store.mending_history import mend_counts, mend_snapshots, mend_tombstones
 from simstore.store.mending_postings import mend_postings
-from simstore.store.mending_rows import find_lost, mend_items, mend_staged, mend_vectors, take_out
+from simstore.store.mending_rows import find_lost, mend_items, mend_rejected, mend_staged, mend_vectors, take_out
 from simstore.store.mending_segments import Copies, mend_segment_records, rebuild_segments
 from simstore.store.mending_state import mended_purged, mended_state
 from simstore.store.quarantine import write_quarantine
@@ -125,6 +125,7 @@ def _examined(repair: Repair, look: Look) -> _Plan:
     mend_tombstones(repair, state, found, purged)
     mend_segment_records(repair, n_rows)
     mend_staged(repair)
+    mend_rejected(repair)
     if "purged" in repair.rebuilt:
         repair.database.put_purged(repair.txn, np.flatnonzero(purged).astype(np.uint64))
     if repair.database.n_entries(repair.txn, "snapshots") and not state.snapshots_seq:

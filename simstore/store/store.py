@@ -1,5 +1,6 @@
 """The Store: what an application writes, asks and closes."""
 
+from simstore.store.ingesting import Ingesting
 from simstore.store.reading import Reading
 from simstore.store.reembedding import Reembedding
 from simstore.store.searching import Searching
@@ -10,7 +11,7 @@ from simstore.store.writing import Writing
 __all__ = ["Store"]
 
 
-class Store(Writing, Reading, Searching, Snapshots, Reembedding, Upkeep):
+class Store(Writing, Reading, Searching, Snapshots, Reembedding, Upkeep, Ingesting):
     """An open store. Made by ``simstore.open``; safe to use from many threads, not after a fork."""
 
     def __repr__(self) -> str:

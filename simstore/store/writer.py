@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import DimensionError, EmbedderMismatchError, InvalidKeyError, KeyExistsError, KeyNotFoundError
-from simstore.storage import Database, Environment, LogEntry, NewRows, Schema, State, Transaction, steps
+from simstore.storage import (
+    Database,
+    Environment,
+    LogEntry,
+    NewRows,
+    Place,
+    RejectedRecord,
+    Schema,
+    State,
+    Transaction,
+    steps,
+)
 from simstore.storage.encoding import encode_key, encode_label, pack, packer, plain_value
 from simstore.storage.records import read_record
 from simstore.store.arguments import Batch, Keys, NewItems
@@ -72,19 +83,37 @@ class Writer:
 
     def upsert(self, items: NewItems) -> Counts:
         """Writes items, replacing those whose key is in the store; errors as in add, but for keys."""
-        batch, vectors, made_by = items
-
-        def work(txn: Transaction) -> Counts:
-            state, schema = self._begin(txn, vectors.shape[1], made_by)
-            keys = batch.keys or _numbered(state, len(batch))
-            live = self._database.verified_rows(txn, keys.encoded)
-            self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
-            n_replaced = sum(row is not None for row in live)
-            return Counts(added=len(live) - n_replaced, replaced=n_replaced)
-
-        counts = self.write(work)
-        self._statistics.wrote(sum(counts), counts.replaced, vectors.nbytes + sum(map(len, batch.data)))
+        counts = self.write(lambda txn: self._upserted(txn, items))[0]
+        self._count(items, counts)
         return counts
+
+    def take_in(
+        self, items: NewItems | None, rejected: Sequence[RejectedRecord], cleared: Sequence[Place]
+    ) -> tuple[Counts, range]:
+        """Upserts items and notes what was rejected, and what no longer is; returns the new rows, too. Errors as in upsert."""
+
+        def work(txn: Transaction) -> tuple[Counts, range]:
+            done = (Counts(0, 0), range(0)) if items is None else self._upserted(txn, items)
+            self._database.drop_rejected(txn, cleared)
+            self._database.put_rejected(txn, rejected)
+            return done
+
+        counts, rows = self.write(work)
+        if items is not None:
+            self._count(items, counts)
+        return counts, rows
+
+    def _upserted(self, txn: Transaction, items: NewItems) -> tuple[Counts, range]:
+        batch, vectors, made_by = items
+        state, schema = self._begin(txn, vectors.shape[1], made_by)
+        keys = batch.keys or _numbered(state, len(batch))
+        live = self._database.verified_rows(txn, keys.encoded)
+        self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
+        n_replaced = sum(row is not None for row in live)
+        return Counts(added=len(live) - n_replaced, replaced=n_replaced), range(state.next_row, state.next_row + len(live))
+
+    def _count(self, items: NewItems, counts: Counts) -> None:
+        self._statistics.wrote(sum(counts), counts.replaced, items.vectors.nbytes + sum(map(len, items.batch.data)))
 
     def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> None:
         """Gives items another label or other data; None keeps what they have.

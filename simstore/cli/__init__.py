@@ -1,0 +1,1 @@
+"""The command line: every capability of a store for people who do not write Python."""
