@@ -1,6 +1,7 @@
 """Which image format bytes are, and whether they stop short of its end."""
 
 import os
+from typing import Literal
 
 __all__ = ["IMAGE_SUFFIXES", "image_format", "is_cut_short", "looks_like_image"]
 
@@ -58,8 +59,15 @@ def is_cut_short(name: str, content: bytes) -> bool:
     if name == "BMP":
         return int.from_bytes(content[2:6], "little") > len(content)
     if name == "TIFF":
-        return int.from_bytes(content[4:8], "little" if content[:1] == b"I" else "big") >= len(content)  # its directory
+        return _directory_ends_late(content)
     return _boxes_end_late(content)
+
+
+def _directory_ends_late(content: bytes) -> bool:
+    """Whether the first directory of a TIFF goes on after its end."""
+    order: Literal["little", "big"] = "little" if content[:1] == b"I" else "big"
+    at = int.from_bytes(content[4:8], order)
+    return at + 2 + 12 * int.from_bytes(content[at : at + 2], order) > len(content)
 
 
 def _boxes_end_late(content: bytes) -> bool:
