@@ -31,6 +31,7 @@ def embedder_of(name: str) -> Embedder:
 
 @pytest.fixture(scope="module")
 def lite0() -> Embedder:
+    pytest.importorskip("PIL", reason="scikit-learn's photographs need Pillow")
     return embedder_of("image-efficientnet-lite0")
 
 

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError, InvalidVectorError
 
-__all__ = ["as_array", "as_batch", "checked_vectors", "fitted", "pieces"]
+__all__ = ["MOST_CHARACTERS", "as_array", "as_batch", "checked_vectors", "fitted", "pieces"]
+
+MOST_CHARACTERS = 1 << 20  # of texts at once
 
 Batch = NDArray[Any] | list[Any]
 
@@ -51,9 +53,13 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
 
     Every piece is padded, with its own last input, to a power of two or to ``size``: a model then sees few different
     shapes and is compiled for few. Padding a handful of inputs to ``size`` would multiply the time that they take.
+    Fewer long texts make a piece: what a model makes of them takes some hundred times their memory.
     """
-    for first in range(0, len(batch), size):
+    first = 0
+    while first < len(batch):
         piece = batch[first : first + size]
+        if isinstance(piece, list):
+            piece = piece[: _fitting(piece)]
         count = len(piece)
         missing = min(1 << (count - 1).bit_length(), size) - count
         if missing and isinstance(piece, list):
@@ -61,6 +67,17 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
         elif missing:
             piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
         yield first, count, piece
+        first += count
+
+
+def _fitting(inputs: list[Any]) -> int:
+    """How many of the inputs, at least one, have no more than MOST_CHARACTERS."""
+    total = 0
+    for i, item in enumerate(inputs):
+        total += len(item) if isinstance(item, (str, bytes)) else 0
+        if total > MOST_CHARACTERS:
+            return max(1, i)
+    return len(inputs)
 
 
 def as_array(piece: Any) -> NDArray[Any]:

@@ -92,12 +92,12 @@ class KerasEmbedder:
             InvalidVectorError: The model returned something else.
         """
         inputs = as_batch(batch)
-        if 0 < len(inputs) <= self.batch_size:
-            _, count, piece = next(pieces(inputs, self.batch_size))
-            return self._vectors(piece)[:count]
         out = np.empty((len(inputs), self._spec.dim), np.float32)
         for first, count, piece in pieces(inputs, self.batch_size):
-            out[first : first + count] = self._vectors(piece)[:count]
+            vectors = self._vectors(piece)[:count]
+            if count == len(inputs):
+                return vectors
+            out[first : first + count] = vectors
         return out
 
     def _vectors(self, piece: Any) -> NDArray[np.float32]:

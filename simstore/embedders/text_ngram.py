@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from simstore.embedders.batches import MOST_CHARACTERS
 from simstore.embedders.keras import KerasEmbedder, import_keras
 from simstore.errors import InvalidArgumentError
 
 __all__ = ["text_ngram"]
 
-_MOST_TEXTS, _MOST_CHARACTERS = 1024, 1 << 20  # hashed at once
+_MOST_TEXTS = 1024  # hashed at once
 _STEP = 2.0**-10  # idf weights are multiples of it: their sums are exact, whatever the order
 
 
@@ -75,7 +76,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[bytes]]:
             raise InvalidArgumentError(f"texts= holds str, not {type(text).__name__}")
         some.append(text.encode("utf-8", "replace"))
         n_characters += len(text)
-        if len(some) == _MOST_TEXTS or n_characters >= _MOST_CHARACTERS:
+        if len(some) == _MOST_TEXTS or n_characters >= MOST_CHARACTERS:
             yield some
             some, n_characters = [], 0
     if some:
