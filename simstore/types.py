@@ -10,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ArrayInput",
     "BatchHits",
     "Counts",
     "EmbedderSpec",
     "Hit",
     "Hits",
+    "ImageInput",
     "Item",
     "Key",
     "Label",
     "Progress",
+    "TextInput",
 ]
 
 Key = str | int
@@ -239,3 +242,24 @@ class EmbedderSpec:
     name: str
     dim: int
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """Images that an embedder takes: uint8 [height, width, channels], 0…255; None is any size."""
+
+    height: int | None
+    width: int | None
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """Texts that an embedder takes: str."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayInput:
+    """Arrays of numbers that an embedder takes; an axis of None has any length."""
+
+    shape: tuple[int | None, ...]
