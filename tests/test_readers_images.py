@@ -5,6 +5,7 @@ import io
 import os
 import socket
 import struct
+import sys
 import threading
 import warnings
 import zlib
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from reader_contract import ReaderContract, read_all, reasons, refused_by
 
-from simstore.errors import InvalidArgumentError, RejectedError, SourceError
+from simstore.errors import InvalidArgumentError, PackageMissingError, RejectedError, SourceError
 from simstore.readers import Reader, ReadOptions, decode_image, open_sources
 from simstore.readers.images import decoded_image
 from simstore.readers.silence import silenced
@@ -60,7 +61,7 @@ def test_heic_or_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     heif.register_heif_opener()
     content = encoded(Image.new("RGB", (64, 48), (10, 200, 60)), "HEIF")
     assert np.abs(pixels(content).astype(int) - (10, 200, 60)).max() <= 6 and pixels(content).shape == (48, 64, 3)
-    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(RejectedError, match=r"pip install 'simstore\[heif\]'"):
         pixels(content)
 
@@ -354,6 +355,7 @@ def test_a_store_on_the_way_is_not_opened(folder: Path, monkeypatch: pytest.Monk
         (store / "looks.png").write_bytes(encoded(picture()))
     (folder / "into.png").symlink_to("s2.sim/lock.mdb")
     (folder / "inside").symlink_to("s1.sim")
+    (folder / "chain.png").symlink_to("into.png")
     real = os.open
 
     def watching(path: Any, *args: Any, **options: Any) -> int:
@@ -364,6 +366,7 @@ def test_a_store_on_the_way_is_not_opened(folder: Path, monkeypatch: pytest.Monk
     reader = opened(folder)
     assert len(read_all(reader)) == 5 and refused_by(reader) == []
     assert sorted(os.path.basename(path) for path, _ in reader.notes().ignored) == [
+        "chain.png",
         "inside",
         "into.png",
         "s0.sim",
@@ -384,3 +387,9 @@ def test_many_ignored_files_are_counted(tmp_path: Path) -> None:
         assert len(read_all(reader)) == 1
         ignored = reader.notes().ignored
         assert len(ignored) == 1001 and ignored[-1] == ("", "and 10 more")
+
+
+def test_without_pillow_nothing_is_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(PackageMissingError, match=r"images need Pillow: pip install 'simstore\[images\]'"):
+        open_sources(folder)

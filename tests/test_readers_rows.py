@@ -164,8 +164,10 @@ def test_zstd_or_how_to_get_it(tmp_path: Path) -> None:
         with pytest.raises(PackageMissingError, match=r"pip install 'simstore\[zstd\]'"):
             opened(path)
     else:
-        write(path, zstandard.compress(TABLE.encode()))
-        assert len(read_all(opened(path))) == 3
+        content = zstandard.compress(("text\n" + "".join(f"row {i}\n" for i in range(50_000))).encode())
+        assert len(read_all(opened(write(path, content + content)))) == 100_001
+        assert len(read_all(opened(write(path, content[: len(content) * 3 // 4])))) > 1000
+        assert [one.reason for one in refused_by(opened(path), 1000)] == ["truncated"]
 
 
 def test_broken_rows_are_refused_with_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,11 @@
 """Which image format bytes are, and whether they stop short of its end."""
 
-import os
 from typing import Literal
 
-__all__ = ["IMAGE_SUFFIXES", "image_format", "is_cut_short", "looks_like_image"]
+__all__ = ["image_format", "is_cut_short", "looks_like_image"]
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .hif".split()
+_SUFFIXES = frozenset(
+    "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff heic heif hif".split()
 )  # by these alone a file is taken for one that should be an image
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
@@ -24,7 +23,7 @@ _MAGIC = {
 
 def looks_like_image(path: str) -> bool:
     """Whether a path ends like that of an image."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+    return path.rpartition(".")[2].lower() in _SUFFIXES
 
 
 def image_format(head: bytes) -> str | None:

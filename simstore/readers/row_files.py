@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from simstore.errors import RejectedError
 from simstore.readers.columns import Columns
 from simstore.readers.files import check_regular, source_file, stat_of
+from simstore.readers.images import import_pillow
 from simstore.readers.json_rows import Row
 from simstore.readers.noting import NoteBook
 from simstore.readers.options import ReadOptions
@@ -51,6 +52,8 @@ class RowReader:
         self.input_kind: InputKind = columns.kind
         self.n_examples = n_examples
         self._files, self._columns, self._read, self._options = files, columns, read, options
+        if columns.kind == "image":
+            import_pillow()
         self._label = path_label(options.label_from, default=no_label)
         self._book = notes or NoteBook()
         for guess in columns.guesses:
