@@ -238,3 +238,17 @@ def test_vecs_that_are_damaged(tmp_path: Path) -> None:
     (tmp_path / "a.fvecs").write_bytes(b"text in it")
     with pytest.raises(SourceError, match=r"no \.fvecs file"):
         opened(tmp_path / "a.fvecs")
+
+
+@pytest.mark.parametrize("value", [0, 0x0A, ord("("), ord("-"), ord("9"), 0x95, 0xFF])
+def test_a_garbled_header_is_read_or_refused(tmp_path: Path, value: int) -> None:
+    content = saved(tmp_path / "a.npy", NUMBERS).read_bytes()
+    n_refused = 0
+    for at in range(6, 72):
+        garbled = content[:at] + bytes([value]) + content[at + 1 :]
+        (tmp_path / "a.npy").write_bytes(garbled)
+        try:
+            read_all(opened(tmp_path / "a.npy"))
+        except SourceError:
+            n_refused += 1
+    assert n_refused > 30
