@@ -115,6 +115,6 @@ setup() {
         echo "$ROOT" >"$VENV/simstore.root"
     fi
     rm -f "$VENV/simstore.stamp" "$ROOT/simstore/index/_kernel.c" # a build goes by times, the stamp by contents
-    quietly "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -e "${ROOT}[keras,images,viz,dev]"
+    quietly "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -e "${ROOT}[all,dev]"
     fingerprint >"$VENV/simstore.stamp"
 }
