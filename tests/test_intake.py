@@ -53,7 +53,7 @@ def test_what_is_found(store: Store) -> None:
     found = store._intake.found(["k1", "none", "k3"])
     assert [one and (one.row, one.data["_source"]["row"]) for one in found] == [(1, 1), None, (3, 3)]
     rows = store._intake.rows(field("_source.row") >= 2)
-    assert rows.tolist() == [2, 3] and store._intake.keys(rows.tolist()) == ["k2", "k3"]
+    assert rows.tolist() == [2, 3] and [key for key, _ in store._intake.items(rows.tolist())] == ["k2", "k3"]
 
 
 def test_refusals_are_told_one_by_one(store: Store) -> None:
