@@ -2,6 +2,6 @@
 
 from simstore.ingest.fitting import texts_of
 from simstore.ingest.run import ingest
-from simstore.ingest.settings import Stop
+from simstore.ingest.settings import Settings, Stop
 
-__all__ = ["Stop", "ingest", "texts_of"]
+__all__ = ["Settings", "Stop", "ingest", "texts_of"]

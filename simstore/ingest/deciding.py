@@ -8,6 +8,7 @@ from typing import Any
 from simstore.errors import InvalidKeyError
 from simstore.ingest.claims import Claims
 from simstore.ingest.examples import Aside, Before, Examples, Update
+from simstore.ingest.packing import Packing
 from simstore.ingest.places import duplicate
 from simstore.ingest.stamps import FIELD, Stamp, is_of, place_of, rejection, row_hashes, stamp, stamp_of
 from simstore.ingest.tally import Tally
@@ -51,6 +52,7 @@ class Decider:
     ) -> None:
         self._intake, self._beginning, self._tally = intake, beginning, tally
         self._retry, self._at = retry, at
+        self._packing = Packing()
         self._vectors = VectorRows(intake.schema().dim)
         self.claims = Claims(beginning.next_row)
         self.n_claimed: Counter[str] = Counter(dict.fromkeys(sources, 0))
@@ -82,23 +84,34 @@ class Decider:
         source, file = reader.source, batch.file
         digests = row_hashes(batch)
         marks = [stamp(source, file, row, digest) for row, digest in zip(batch.rows, digests, strict=True)]
-        data = [{**more, FIELD: mark} for more, mark in zip(batch.data, marks, strict=True)]
-        n = len(batch.keys)
-        examples = Examples(batch.keys, batch.labels, data, [None] * n, batch.inputs, reader.input_kind == "vector")
-        found = self._found(batch.keys)
+        packed = self._packing.rows(source, file, batch.rows, digests, batch.data)
+        before: list[Before | None] = [None] * len(marks)
+        columns = batch.keys, batch.labels, marks, packed, before
+        examples = Examples(*columns, batch.inputs, reader.input_kind == "vector")  # type: ignore[arg-type]
+        chosen = self._chosen(examples, aside)
+        bad = [i for i in chosen if not isinstance(packed[i], bytes)] if any(batch.data) else []
+        for i in bad:
+            record = rejection(place_of(marks[i]), file, batch.keys[i], "bad data", str(packed[i]), self._at)
+            aside.rejected.append(record)
+        return Work(examples.only([i for i in chosen if i not in bad] if bad else chosen), aside=aside)
+
+    def _chosen(self, examples: Examples, aside: Aside) -> Sequence[int]:
+        """Which rows are to be embedded."""
+        keys, marks = examples.keys, examples.marks
+        found = self._found(keys)
         known = self._rejections(marks)
         if not found and not known:
-            return Work(examples, aside=aside)
+            return range(len(keys))
         chosen = []
         for i, mark in enumerate(marks):
             item, note = found[i] if found else None, known[i] if known else None
             if item is not None:
-                self._claim(batch.keys[i], item, mark)
-            if self._is_to_do(item, note, mark, batch.keys[i], aside):
+                self._claim(keys[i], item, mark)
+            if self._is_to_do(item, note, mark, keys[i], aside):
                 chosen.append(i)
                 if item is not None or note is not None:
                     examples.before[i] = Before(None if item is None else item.row, note is not None)
-        return Work(examples.only(chosen), aside=aside)
+        return chosen
 
     def _is_to_do(self, item: Found | None, note: RejectedRecord | None, mark: Stamp, key: Key, aside: Aside) -> bool:
         """Whether a row is to be embedded."""

@@ -4,42 +4,59 @@ from collections.abc import Sequence
 
 from simstore.ingest.deciding import restamped, same_label
 from simstore.ingest.examples import Aside, Before, Examples, Update
-from simstore.ingest.stamps import FIELD, Stamp, place_of, rejection, stamp
+from simstore.ingest.packing import Packing
+from simstore.ingest.stamps import Stamp, place_of, rejection, stamp
 from simstore.ingest.workers import Failed, Outcome, Same, Taken, Task
 
-__all__ = ["gathered"]
+__all__ = ["Gathering"]
 
 
-def gathered(tasks: Sequence[Task], outcomes: Sequence[Outcome], aside: Aside, at: float) -> Examples:
-    """The files that were decoded, as examples; what is known of the others comes aside.
+class Gathering:
+    """Makes examples of files. For one thread.
 
     Args:
-        outcomes: What became of each task.
         at: When the run began.
     """
-    examples = Examples([], [], [], [], [])
-    for task, outcome in zip(tasks, outcomes, strict=True):
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+        self._packing = Packing()
+
+    def gathered(self, tasks: Sequence[Task], outcomes: Sequence[Outcome], aside: Aside) -> Examples:
+        """The files that were decoded, as examples; what is known of the others comes aside.
+
+        Args:
+            outcomes: What became of each task.
+        """
+        examples = Examples.none()
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            digest = outcome.digest if isinstance(outcome, (Same, Taken)) else 0
+            mark = stamp(task.source, task.batch.files[task.at], None, digest)
+            if isinstance(outcome, Failed):
+                self._reject(task, mark, outcome, aside)
+            elif isinstance(outcome, Same):
+                _keep(task, mark, aside)
+            elif isinstance(outcome, Taken):
+                self._append(examples, task, outcome, mark, aside)
+        return examples
+
+    def _append(self, examples: Examples, task: Task, taken: Taken, mark: Stamp, aside: Aside) -> None:
+        packed = self._packing.one(taken.decoded.data, mark)
+        if not isinstance(packed, bytes):
+            self._reject(task, mark, Failed("bad data", str(packed)), aside)
+            return
+        found = task.found
+        is_new = found is None and not task.was_rejected
+        examples.keys.append(task.batch.keys[task.at])
+        examples.labels.append(task.batch.labels[task.at])
+        examples.marks.append(mark)
+        examples.packed.append(packed)
+        examples.before.append(None if is_new else Before(None if found is None else found.row, task.was_rejected))
+        examples.inputs.append(taken.decoded.input)
+
+    def _reject(self, task: Task, mark: Stamp, failed: Failed, aside: Aside) -> None:
         batch, i = task.batch, task.at
-        digest = outcome.digest if isinstance(outcome, (Same, Taken)) else 0
-        mark = stamp(task.source, batch.files[i], None, digest)
-        if isinstance(outcome, Failed):
-            record = rejection(place_of(mark), batch.files[i], batch.keys[i], outcome.reason, outcome.message, at)
-            aside.rejected.append(record)
-        elif isinstance(outcome, Same):
-            _keep(task, mark, aside)
-        elif isinstance(outcome, Taken):
-            _append(examples, task, outcome, mark)
-    return examples
-
-
-def _append(examples: Examples, task: Task, taken: Taken, mark: Stamp) -> None:
-    batch, i, found = task.batch, task.at, task.found
-    examples.keys.append(batch.keys[i])
-    examples.labels.append(batch.labels[i])
-    examples.data.append({**taken.decoded.data, FIELD: mark})
-    examples.inputs.append(taken.decoded.input)
-    is_new = found is None and not task.was_rejected
-    examples.before.append(None if is_new else Before(None if found is None else found.row, task.was_rejected))
+        aside.rejected.append(rejection(place_of(mark), batch.files[i], batch.keys[i], failed.reason, failed.message, self._at))
 
 
 def _keep(task: Task, mark: Stamp, aside: Aside) -> None:

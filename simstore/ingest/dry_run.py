@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from simstore.ingest.deciding import Decider, Work
-from simstore.ingest.decoded import gathered
+from simstore.ingest.decoded import Gathering
 from simstore.ingest.embedding import Embedding
 from simstore.ingest.examples import Aside, Examples
 from simstore.ingest.pipeline import batch_size, n_examples
@@ -13,7 +12,6 @@ from simstore.ingest.settings import Settings
 from simstore.ingest.tally import Tally
 from simstore.readers import Reader
 from simstore.reports import IngestEstimate
-from simstore.storage.encoding import packer
 from simstore.store.intake import Intake
 
 __all__ = ["rehearsed"]
@@ -33,8 +31,8 @@ class Rehearsal:
     def __init__(self, intake: Intake, settings: Settings, tally: Tally) -> None:
         self._intake, self._tally, self._settings = intake, tally, settings
         self._size = batch_size(intake, settings.batch_size)
+        self._gathering = Gathering(settings.at)
         self._embedding = Embedding(intake, Tally(), settings.at)
-        self._packer = packer()
         self._n_to_do = self._n_sample = self._n_data_bytes = self._n_weighed = self._dim = 0
         self._sample_s = self._read_s = 0.0
 
@@ -57,10 +55,10 @@ class Rehearsal:
         examples, n = work.examples, self._size
         if work.tasks:
             tasks = work.tasks[:n]
-            examples = gathered(tasks, [task.run() for task in tasks], Aside(), self._settings.at)
+            examples = self._gathering.gathered(tasks, [task.run() for task in tasks], Aside())
             n = len(tasks)
         decoded = time.perf_counter()
-        sample = (examples or Examples([], [], [], [], [])).part(0, n)
+        sample = (examples or Examples.none()).part(0, n)
         if len(sample):
             self._weigh(sample)
             if not sample.are_vectors:
@@ -72,16 +70,8 @@ class Rehearsal:
         if sample.are_vectors:
             self._dim = sample.inputs.shape[1]
         self._n_weighed += len(sample)
-        for key, data in zip(sample.keys, sample.data, strict=True):
-            self._n_data_bytes += len(self._packed(data)) + 3 * len(str(key))
-
-    def _packed(self, data: Any) -> bytes:
-        try:
-            packed: bytes = self._packer.pack(data)
-        except (ValueError, OverflowError, TypeError, RecursionError, BufferError):  # a run would reject it
-            self._packer.reset()
-            return b""
-        return packed
+        for key, packed in zip(sample.keys, sample.packed, strict=True):
+            self._n_data_bytes += len(packed) + 3 * len(str(key))
 
     def estimate(self, read_s: float) -> IngestEstimate:
         """What all of it would take.

@@ -50,7 +50,7 @@ class Embedding:
         self._n_in_a_row = self._n_in_a_row + len(failed) if not n else 0
         if self._n_in_a_row >= _MOST_IN_A_ROW:
             at, err = next(iter(failed.items()))
-            where = shown(place_of(examples.data[at]["_source"]))
+            where = shown(place_of(examples.marks[at]))
             raise IngestError(f"the embedder fails on every example, as on {where}: {_told(err)}") from err
         kept = examples.only([i for i in range(len(examples)) if i not in failed])
         kept.inputs = np.concatenate(parts) if len(parts) != 1 else parts[0]
@@ -71,7 +71,7 @@ class Embedding:
         return self._parts(inputs[:half], first, failed) + self._parts(inputs[half:], first + half, failed)
 
     def _rejected(self, examples: Examples, i: int, err: Exception) -> RejectedRecord:
-        mark = examples.data[i]["_source"]
+        mark = examples.marks[i]
         file = SourceFile(mark["file"], mark["size"], mark["mtime_ns"])
         return rejection(place_of(mark), file, examples.keys[i], "embedder failed", _told(err), self._at)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from simstore.ingest.stamps import Stamp
 from simstore.storage import Place, RejectedRecord
 from simstore.types import Key, Label
 
@@ -37,14 +38,16 @@ class Examples:
     """Examples to be embedded and written, as columns.
 
     Attributes:
-        data: With "_source".
+        marks: The stamps of each.
+        packed: Its data, with the stamp, as an item holds it.
         before: What there was of each; None for nothing.
         inputs: An array [n, …] or a list of n; the vectors themselves, float32 [n, dim], where ``are_vectors``.
     """
 
     keys: list[Key]
     labels: list[Label]
-    data: list[dict[str, Any]]
+    marks: list[Stamp]
+    packed: list[bytes]
     before: list[Before | None]
     inputs: Any
     are_vectors: bool = False
@@ -62,7 +65,7 @@ class Examples:
     def part(self, first: int, stop: int) -> "Examples":
         """Examples first … stop - 1."""
         cut = slice(first, stop)
-        columns = self.keys[cut], self.labels[cut], self.data[cut], self.before[cut], self.inputs[cut]
+        columns = self.keys[cut], self.labels[cut], self.marks[cut], self.packed[cut], self.before[cut], self.inputs[cut]
         return Examples(*columns, self.are_vectors)
 
     def only(self, chosen: Sequence[int]) -> "Examples":
@@ -74,7 +77,13 @@ class Examples:
         def of(column: list[T]) -> list[T]:
             return [column[i] for i in chosen]
 
-        return Examples(of(self.keys), of(self.labels), of(self.data), of(self.before), inputs, self.are_vectors)
+        columns = of(self.keys), of(self.labels), of(self.marks), of(self.packed), of(self.before)
+        return Examples(*columns, inputs, self.are_vectors)
+
+    @classmethod
+    def none(cls) -> "Examples":
+        """None, to be added to."""
+        return cls([], [], [], [], [], [])
 
     @classmethod
     def joined(cls, parts: "Sequence[Examples]") -> "Examples":
@@ -85,7 +94,8 @@ class Examples:
         return cls(
             list(chain.from_iterable(part.keys for part in parts)),
             list(chain.from_iterable(part.labels for part in parts)),
-            list(chain.from_iterable(part.data for part in parts)),
+            list(chain.from_iterable(part.marks for part in parts)),
+            list(chain.from_iterable(part.packed for part in parts)),
             list(chain.from_iterable(part.before for part in parts)),
             np.concatenate(inputs) if _are_alike(inputs) else list(chain.from_iterable(inputs)),
             bool(parts) and parts[0].are_vectors,

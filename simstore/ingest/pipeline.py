@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from simstore.ingest.channel import AbandonedError, Channel
 from simstore.ingest.deciding import Decider, Work
-from simstore.ingest.decoded import gathered
+from simstore.ingest.decoded import Gathering
 from simstore.ingest.embedding import Embedding
 from simstore.ingest.examples import Aside, Examples, Lot
 from simstore.ingest.pending import Pending
@@ -43,6 +43,7 @@ class Pipeline:
         self._works: Channel[Work] = Channel(_QUEUED)
         self._lots: Channel[Lot] = Channel(_QUEUED)
         self._workers = Workers(settings.n_workers, settings.timeout_s, tally)
+        self._gathering = Gathering(settings.at)
         self._embedding = Embedding(intake, tally, settings.at)
         self._writing = Writing(intake, decider.claims, tally, max_errors=settings.max_errors, at=settings.at)
         self._pending = Pending(size)
@@ -158,7 +159,7 @@ class Pipeline:
             if isinstance(outcome, BaseException):
                 raise outcome
             outcomes.append(outcome)
-        return gathered(tasks, outcomes, aside, settings.at)
+        return self._gathering.gathered(tasks, outcomes, aside)
 
     def _pass_on(self) -> None:
         """Embeds all that waits."""
@@ -169,7 +170,7 @@ class Pipeline:
         examples, aside = self._pending.take()
         made_by = None
         if examples is None:
-            examples = Examples([], [], [], [], [])
+            examples = Examples.none()
         elif not examples.are_vectors:
             try:
                 examples, rejected, made_by = self._embedding.embedded(examples)
@@ -185,7 +186,7 @@ class Pipeline:
             _, aside = self._pending.take()
             if aside.rejected and self._write_error is None:
                 try:
-                    self._lots.put(Lot(Examples([], [], [], [], []), Aside(rejected=aside.rejected), None))
+                    self._lots.put(Lot(Examples.none(), Aside(rejected=aside.rejected), None))
                 except AbandonedError:
                     return
 

@@ -1,6 +1,5 @@
 """ingest(): a data set, into a store."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,46 +8,25 @@ from simstore.errors import EmbedderRequiredError, InvalidArgumentError, PruneRe
 from simstore.ingest.deciding import Decider
 from simstore.ingest.dry_run import rehearsed
 from simstore.ingest.pipeline import Pipeline, n_examples
-from simstore.ingest.settings import Settings, Stop
+from simstore.ingest.settings import Settings
 from simstore.ingest.sources import opened
 from simstore.ingest.tally import Tally
 from simstore.ingest.vanished import Vanished, clear_rejections, delete_vanished, refusal, vanished
 from simstore.readers import Reader
 from simstore.reports import IngestEstimate, IngestReport
 from simstore.store import Store
-from simstore.types import Progress
 
 __all__ = ["ingest"]
 
 _NAMED = {"image": "'image-thumb'", "text": "'text-ngram'"}
 
 
-def ingest(
-    store: Store,
-    source: Any,
-    *,
-    options: Any = None,
-    prune: bool = False,
-    force: bool = False,
-    retry_errors: bool = False,
-    max_errors: int | None = None,
-    timeout_s: float = 30.0,
-    workers: int | None = None,
-    batch_size: int | None = None,
-    dry_run: bool = False,
-    stop: Stop | None = None,
-    progress: Progress | None = None,
-) -> IngestReport:
-    """Takes a data set into a store; see Store.ingest."""
-    n_workers = len(os.sched_getaffinity(0)) if workers is None else workers
-    settings = Settings(
-        prune, force, retry_errors, max_errors, timeout_s, n_workers, batch_size, stop, progress, at=time.time()
-    )  # fmt: skip
-    readers = opened(store, source, options)
-    return Run(store, readers, settings).report(dry_run=dry_run)
+def ingest(store: Store, source: Any, *, settings: Settings | None = None, options: Any = None) -> IngestReport:
+    """Takes a data set into a store; see Store.ingest, which takes the settings one by one."""
+    return _Run(store, opened(store, source, options), settings or Settings()).report()
 
 
-class Run:
+class _Run:
     """One run over readers.
 
     Raises:
@@ -71,9 +49,9 @@ class Run:
             retry=settings.retry_errors, at=settings.at, sources=self._sources,
         )  # fmt: skip
 
-    def report(self, *, dry_run: bool) -> IngestReport:
+    def report(self) -> IngestReport:
         """Does it, and tells what was done."""
-        if dry_run:
+        if self._settings.dry_run:
             return self._rehearsal()
         is_complete = Pipeline(self._intake, self._decider, self._settings, self._tally).run(self._readers)
         found, n_pruned = Vanished.none(), 0

@@ -9,7 +9,6 @@ import numpy as np
 from simstore.errors import (
     DimensionError,
     DuplicateKeyError,
-    InvalidDataError,
     InvalidKeyError,
     InvalidLabelError,
     InvalidVectorError,
@@ -36,7 +35,6 @@ BATCH_S = 5.0  # after which a smaller batch is written: what a slow embedder ha
 _REASONS: dict[type[SimstoreError], str] = {
     InvalidKeyError: "bad key",
     InvalidLabelError: "bad label",
-    InvalidDataError: "bad data",
     InvalidVectorError: "bad vector",
 }
 
@@ -132,10 +130,10 @@ class Writing:
     def _put_once(
         self, examples: Examples, rejected: Sequence[RejectedRecord], cleared: Sequence[Place], made_by: str | None
     ) -> None:
-        marks = zip(examples.data, examples.before, strict=True)
-        taken = [place_of(data[FIELD]) for data, before in marks if before is not None and before.was_rejected]
+        marks = zip(examples.marks, examples.before, strict=True)
+        taken = [place_of(mark) for mark, before in marks if before is not None and before.was_rejected]
         counts, rows = self._intake.write(
-            examples.keys, examples.inputs, labels=examples.labels, data=examples.data, made_by=made_by,
+            examples.keys, examples.inputs, labels=examples.labels, packed=examples.packed, made_by=made_by,
             rejected=rejected, cleared=[*cleared, *taken], refuse=self._refuse,
         )  # fmt: skip
         self._claims.wrote(rows)
@@ -155,20 +153,20 @@ class Writing:
         for i, key in enumerate(examples.keys):
             at = first.setdefault(key, i)
             if at != i:
-                return duplicate(key, place_of(examples.data[i][FIELD]), place_of(examples.data[at][FIELD]))
+                return duplicate(key, place_of(examples.marks[i]), place_of(examples.marks[at]))
         for i, item in enumerate(self._intake.found(examples.keys)):
             if item is not None and self._claims.has_written(item.row):
                 old = stamp_of(item.data)
-                return duplicate(examples.keys[i], place_of(examples.data[i][FIELD]), None if old is None else place_of(old))
+                return duplicate(examples.keys[i], place_of(examples.marks[i]), None if old is None else place_of(old))
         return err
 
     def _refused(self, examples: Examples) -> tuple[Examples, list[RejectedRecord]]:
         """The examples that can be stored, and why others cannot."""
-        refusals = self._intake.refusals(examples.keys, examples.labels, examples.data, examples.inputs)
+        refusals = self._intake.refusals(examples.keys, examples.labels, examples.inputs)
         rejected = []
         for i, err in enumerate(refusals):
             if err is not None:
-                mark = examples.data[i][FIELD]
+                mark = examples.marks[i]
                 reason = next((name for kind, name in _REASONS.items() if isinstance(err, kind)), "refused")
                 file = SourceFile(mark["file"], mark["size"], mark["mtime_ns"])
                 rejected.append(rejection(place_of(mark), file, examples.keys[i], reason, str(err), self._at))
@@ -196,8 +194,8 @@ class Writing:
         """Those that the store takes; a label that it does not take is noted."""
         if not updates:
             return updates
-        keys, labels, data, _ = zip(*updates, strict=True)
-        refusals = self._intake.refusals(keys, labels, data, np.ones((len(keys), 1), np.float32))
+        keys, labels, _, _ = zip(*updates, strict=True)
+        refusals = self._intake.refusals(keys, labels, np.ones((len(keys), 1), np.float32))
         rejected = []
         for update, err in zip(updates, refusals, strict=True):
             if err is not None:
@@ -210,4 +208,4 @@ class Writing:
         return [update for update, err in zip(updates, refusals, strict=True) if err is None]
 
 
-_NONE = Examples([], [], [], [], np.empty((0, 1), np.float32))
+_NONE = Examples([], [], [], [], [], np.empty((0, 1), np.float32))

@@ -77,13 +77,13 @@ class Ingesting(StoreBase):
             >>> with simstore.open(tempfile.mkdtemp()) as store:  # doctest: +SKIP
             ...     print(store.ingest("vectors.npy"))
         """
-        from simstore.ingest import ingest
+        from simstore.ingest import Settings, ingest
 
-        return ingest(
-            cast("Store", self), source, options=options, prune=prune, force=force, retry_errors=retry_errors,
-            max_errors=max_errors, timeout_s=timeout_s, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop,
-            progress=progress,
+        settings = Settings(
+            prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors, timeout_s=timeout_s,
+            workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
         )  # fmt: skip
+        return ingest(cast("Store", self), source, settings=settings, options=options)
 
     @property
     def _intake(self) -> Intake:

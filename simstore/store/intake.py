@@ -140,7 +140,7 @@ class Intake:
         return self._run(work)  # type: ignore[no-any-return]
 
     def refusals(
-        self, keys: Sequence[Key], labels: Sequence[Label], data: Sequence[Any], vectors: NDArray[np.float32]
+        self, keys: Sequence[Key], labels: Sequence[Label], vectors: NDArray[np.float32]
     ) -> list[SimstoreError | None]:
         """For each item why it cannot be stored; None if it can. A wrong width is none of these: it concerns all.
 
@@ -151,7 +151,7 @@ class Intake:
 
         def refusal(part: slice) -> SimstoreError | None:
             try:
-                arguments.batch_of(arguments.keys_of(keys[part], unique=False), labels[part], data[part], len(vectors[part]))
+                arguments.packed_batch(arguments.keys_of(keys[part], unique=False), labels[part], [])
                 prepared(vectors[part], metric)
             except SimstoreError as err:
                 return err
@@ -167,7 +167,7 @@ class Intake:
         vectors: NDArray[np.float32],
         *,
         labels: Sequence[Label],
-        data: Sequence[Any],
+        packed: list[bytes],
         made_by: str | None,
         rejected: Sequence[RejectedRecord] = (),
         cleared: Sequence[Place] = (),
@@ -178,6 +178,7 @@ class Intake:
         Args:
             keys: Of n items; of none, where there is nothing but rejections.
             vectors: float32 [n, dim].
+            packed: Each item's data, as storage.encoding packs it.
             made_by: The fingerprint that embed() told; None for vectors that were given.
             refuse: Called within the transaction before anything is put, with the live row of each key; it may be called
                 more than once.
@@ -196,7 +197,7 @@ class Intake:
             checked = arguments.vectors_of(vectors, self.schema().dim)
             if checked.shape[1] > MAX_DIM:
                 raise InvalidVectorError(f"vectors of {checked.shape[1]} numbers: {MAX_DIM} is the most")
-            batch = arguments.batch_of(arguments.keys_of(keys), labels, data, len(checked))
+            batch = arguments.packed_batch(arguments.keys_of(keys), labels, packed)
             prepared(checked, METRICS[self.schema().metric])
             items = arguments.NewItems(batch, checked, made_by)
         return self._run(lambda core: core.writer.take_in(items, rejected, cleared, refuse))  # type: ignore[no-any-return]
