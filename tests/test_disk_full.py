@@ -592,20 +592,20 @@ def full_on_ingest(directory: str) -> None:
     path = disk / "s.sim"
     store = open_with(path, LocalFiles())
     pipeline.BATCH_ROWS = writing_stage.BATCH_ROWS = 100
-    vectors = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
     n_before = 0
     for room in (150_000, 200_000, 250_000):
         with almost_full(disk, room):
             try:
-                store.ingest(MemoryReader(list(range(3000)), vectors))
+                store.ingest(MemoryReader(list(range(5000)), vectors))
                 raise AssertionError(f"{room} bytes were enough")
             except StorageFullError as err:
                 says_what_to_do(err)
-        assert n_before < len(store) < 3000, (n_before, len(store))
+        assert n_before < len(store) < 5000, (n_before, len(store))
         assert store.check(deep=True) == []
         n_before = len(store)
-    report = store.ingest(MemoryReader(list(range(3000)), vectors))
-    assert (report.unchanged, report.added) == (n_before, 3000 - n_before)
+    report = store.ingest(MemoryReader(list(range(5000)), vectors))
+    assert (report.unchanged, report.added) == (n_before, 5000 - n_before)
     assert [(item.key, item.vector.tolist()) for item in store.scan()] == list(enumerate(vectors.tolist()))
     assert store.check(deep=True) == []
     store._finalizer()
