@@ -12,7 +12,7 @@ from simstore.ingest.settings import Settings
 from simstore.ingest.sources import opened
 from simstore.ingest.tally import Tally
 from simstore.ingest.vanished import Vanished, clear_rejections, delete_vanished, refusal, vanished
-from simstore.readers import Reader
+from simstore.readers import Reader, ReadOptions
 from simstore.reports import IngestEstimate, IngestReport
 from simstore.store import Store
 
@@ -21,9 +21,10 @@ __all__ = ["ingest"]
 _NAMED = {"image": "'image-thumb'", "text": "'text-ngram'"}
 
 
-def ingest(store: Store, source: Any, *, settings: Settings | None = None, options: Any = None) -> IngestReport:
+def ingest(store: Store, source: Any, *, settings: Settings | None = None, options: ReadOptions | None = None) -> IngestReport:
     """Takes a data set into a store; see Store.ingest, which takes the settings one by one."""
-    return _Run(store, opened(store, source, options), settings or Settings()).report()
+    settings = settings or Settings()
+    return _Run(store, opened(store, source, options, settings), settings).report()
 
 
 class _Run:
