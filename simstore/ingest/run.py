@@ -7,7 +7,7 @@ from typing import Any
 from simstore.errors import EmbedderRequiredError, InvalidArgumentError, PruneRefusedError
 from simstore.ingest.deciding import Decider
 from simstore.ingest.dry_run import rehearsed
-from simstore.ingest.pipeline import Pipeline, n_examples
+from simstore.ingest.pipeline import Pipeline
 from simstore.ingest.settings import Settings
 from simstore.ingest.sources import opened
 from simstore.ingest.tally import Tally
@@ -85,7 +85,7 @@ class _Run:
         tally, counts = self._tally, self._tally.counts
         notes = [reader.notes() for reader in self._readers]
         if self._settings.progress is not None:
-            self._settings.progress("ingest", tally.n_done, max(tally.n_done, n_examples(self._readers)))
+            self._settings.progress("ingest", tally.n_done, tally.n_done)
         return IngestReport(
             added=counts["added"],
             replaced=counts["replaced"],
