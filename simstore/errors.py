@@ -12,6 +12,7 @@ __all__ = [
     "FormatVersionError",
     "IndexExistsError",
     "IndexNotFoundError",
+    "IngestError",
     "InvalidArgumentError",
     "InvalidDataError",
     "InvalidFilterError",
@@ -24,6 +25,7 @@ __all__ = [
     "NotAStoreError",
     "NotCalibratedError",
     "PackageMissingError",
+    "PruneRefusedError",
     "ReadOnlyStoreError",
     "RejectedError",
     "SimstoreError",
@@ -35,6 +37,7 @@ __all__ = [
     "StoreClosedError",
     "StoreExistsError",
     "StoreNotFoundError",
+    "TooManyRejectedError",
 ]
 
 
@@ -181,6 +184,26 @@ class RejectedError(SimstoreError, ValueError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class IngestError(SimstoreError, RuntimeError):
+    """An ingest run cannot go on; what it has committed stays, and the next run goes on from there."""
+
+
+class TooManyRejectedError(IngestError):
+    """More examples were rejected than max_errors allows."""
+
+
+class PruneRefusedError(SimstoreError, RuntimeError):
+    """prune=True would delete too much; nothing was deleted, and the rest of the run is done.
+
+    Attributes:
+        report: The run's IngestReport.
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class NotCalibratedError(SimstoreError, ValueError):

@@ -1,15 +1,17 @@
 """What a store tells of itself and of what it did: frozen values."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from simstore.types import EmbedderSpec, Key
 
 __all__ = [
     "Compacted",
     "Difference",
+    "IngestEstimate",
+    "IngestReport",
     "Latency",
     "Plan",
     "PlanPart",
@@ -273,3 +275,92 @@ class Reembedded:
     n_items: int
     dim: int
     n_resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestEstimate:
+    """What a run would take, told by a dry run.
+
+    Attributes:
+        seconds: As long as the examples that were tried took; None where there was nothing to try.
+        size_bytes: What the store would grow by, its graph included.
+        n_sample: How many examples were tried.
+    """
+
+    seconds: float | None
+    size_bytes: int
+    n_sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What ingest() did.
+
+    Attributes:
+        added, replaced, unchanged: Items that are new; whose example has changed; that were left as they are.
+        relabelled: Items of unchanged files that have another label.
+        rejected: How many examples could not be taken in, by reason; store.rejected() names them.
+        rejected_before: Examples that were rejected before and have not changed, so that they were not tried again.
+        ignored: What the readers passed over, and why: (path, why).
+        vanished: Items of these sources whose example is no longer there, those that were deleted included.
+        vanished_keys: The first few of them.
+        pruned: How many of them were deleted.
+        n_embedded: For how many examples vectors were computed.
+        seconds: How long it took.
+        stage_seconds: Of "read", "decode", "embed", "write", which go on beside each other; decoding in several threads.
+        guesses: What the readers guessed.
+        embedder: The fingerprint of the store's embedder; None without one.
+        is_interrupted: It was stopped before the end; the next run goes on from there.
+        is_dry_run: Nothing was written; the counts tell what would be.
+        estimate: Of a dry run.
+    """
+
+    added: int
+    replaced: int
+    unchanged: int
+    relabelled: int
+    rejected: dict[str, int]
+    rejected_before: int
+    ignored: tuple[tuple[str, str], ...]
+    vanished: int
+    vanished_keys: tuple[Key, ...]
+    pruned: int
+    n_embedded: int
+    seconds: float
+    stage_seconds: dict[str, float]
+    guesses: tuple[str, ...]
+    embedder: str | None
+    is_interrupted: bool = False
+    is_dry_run: bool = False
+    estimate: IngestEstimate | None = None
+
+    @property
+    def n_examples(self) -> int:
+        """How many examples were met."""
+        known = self.unchanged + self.relabelled + self.rejected_before
+        return self.added + self.replaced + known + sum(self.rejected.values())
+
+    @property
+    def items_per_s(self) -> float:
+        """How many examples were dealt with in a second."""
+        return self.n_examples / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as what JSON holds."""
+        lists = {"ignored": [list(one) for one in self.ignored], "vanished_keys": list(self.vanished_keys)}
+        counted = {"n_examples": self.n_examples, "items_per_s": self.items_per_s, "guesses": list(self.guesses)}
+        return asdict(self) | lists | counted
+
+    def __str__(self) -> str:
+        named = (
+            ("added", self.added),
+            ("replaced", self.replaced),
+            ("relabelled", self.relabelled),
+            ("unchanged", self.unchanged),
+        )
+        parts = [f"{n:,} {name}" for name, n in named if n or name in ("added", "unchanged")]
+        parts += [f"{n:,} rejected ({reason})" for reason, n in sorted(self.rejected.items())]
+        parts += [f"{self.rejected_before:,} rejected before"] if self.rejected_before else []
+        parts += [f"{self.vanished:,} vanished, {self.pruned:,} deleted"] if self.vanished else []
+        head = "would be: " if self.is_dry_run else "stopped before the end: " if self.is_interrupted else ""
+        return f"{head}{', '.join(parts)}; {self.seconds:.1f} s, {self.items_per_s:,.0f} a second"

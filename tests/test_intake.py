@@ -10,17 +10,22 @@ from ailing import change, entries, garble, open_at
 from simstore import Store, field
 from simstore.errors import DimensionError, EmbedderMismatchError, InvalidKeyError, InvalidVectorError, ReadOnlyStoreError
 from simstore.storage import Place, RejectedRecord
+from simstore.storage.encoding import pack, packer
 
 
 def rejection(row: int | None, *, file: str = "/data/a.csv", reason: str = "truncated") -> RejectedRecord:
     return RejectedRecord(Place("/data", file, row), f"a.csv#{row}", reason, "it ends early", 10, 20, 30.5)
 
 
+def packed(data: Any) -> bytes:
+    return pack(packer(), data)
+
+
 def written(store: Store, n: int, first: int = 0, **more: Any) -> tuple[Any, range]:
     rng = np.random.default_rng(first)
     return store._intake.write(
         [f"k{i}" for i in range(first, first + n)], rng.normal(size=(n, 4)).astype(np.float32),
-        labels=[None] * n, data=[{"_source": {"row": i}} for i in range(n)], made_by=None, **more,
+        labels=[None] * n, packed=[packed({"_source": {"row": i}}) for i in range(n)], made_by=None, **more,
     )  # fmt: skip
 
 
@@ -33,9 +38,9 @@ def test_a_batch_and_its_rejections_are_one_transaction(store: Store) -> None:
     ]  # fmt: skip
     assert store.rejected()[0].at.timestamp() == 30.5 and store.rejected()[0].key == "a.csv#2"
     with pytest.raises(DimensionError):
-        store._intake.write(["x"], np.ones((1, 5)), labels=[None], data=[{}], made_by=None, rejected=[rejection(9)])
+        store._intake.write(["x"], np.ones((1, 5)), labels=[None], packed=[packed({})], made_by=None, rejected=[rejection(9)])
     with pytest.raises(EmbedderMismatchError):
-        store._intake.write(["x"], np.ones((1, 4)), labels=[None], data=[{}], made_by="another", cleared=[odd.place])
+        store._intake.write(["x"], np.ones((1, 4)), labels=[None], packed=[packed({})], made_by="another", cleared=[odd.place])
     assert len(store.rejected()) == 3 and len(store) == 3
     counts, rows = written(store, 2, 2, cleared=[odd.place, Place("no", "such", 1)])
     assert (counts.added, counts.replaced, rows) == (1, 1, range(3, 5)) and len(store.rejected()) == 2
@@ -44,7 +49,7 @@ def test_a_batch_and_its_rejections_are_one_transaction(store: Store) -> None:
 
 def test_rejections_alone(store: Store) -> None:
     assert store.rejected() == []
-    counts, rows = store._intake.write([], np.empty((0, 1)), labels=[], data=[], made_by=None, rejected=[rejection(1)])
+    counts, rows = store._intake.write([], np.empty((0, 1)), labels=[], packed=[], made_by=None, rejected=[rejection(1)])
     assert (counts.added, len(rows)) == (0, 0) and len(store.rejected()) == 1 and len(store) == 0
 
 
@@ -53,15 +58,15 @@ def test_what_is_found(store: Store) -> None:
     found = store._intake.found(["k1", "none", "k3"])
     assert [one and (one.row, one.data["_source"]["row"]) for one in found] == [(1, 1), None, (3, 3)]
     rows = store._intake.rows(field("_source.row") >= 2)
-    assert rows.tolist() == [2, 3] and store._intake.keys(rows.tolist()) == ["k2", "k3"]
+    assert rows.tolist() == [2, 3] and [key for key, _ in store._intake.items(rows.tolist())] == ["k2", "k3"]
 
 
 def test_refusals_are_told_one_by_one(store: Store) -> None:
     vectors = np.ones((4, 3), np.float32)
     vectors[2, 1] = np.nan
-    refusals = store._intake.refusals(["a", "b" * 600, "c", "d"], [None] * 4, [{}] * 4, vectors)
+    refusals = store._intake.refusals(["a", "b" * 600, "c", "d"], [None] * 4, vectors)
     assert [type(one) for one in refusals] == [type(None), InvalidKeyError, InvalidVectorError, type(None)]
-    assert store._intake.refusals(["a", "a"], [None] * 2, [{}] * 2, vectors[:2]) == [None, None]
+    assert store._intake.refusals(["a", "a"], [None] * 2, vectors[:2]) == [None, None]
 
 
 def test_rejections_outlive_compact_backup_and_reopening(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from simstore.errors import (
     DimensionError,
+    DuplicateKeyError,
     EmbedderMismatchError,
     IndexExistsError,
     IndexNotFoundError,
@@ -17,6 +18,7 @@ __all__ = ["REFUSALS", "Attempt", "MovedError"]
 REFUSALS = (
     KeyExistsError,
     KeyNotFoundError,
+    DuplicateKeyError,
     DimensionError,
     EmbedderMismatchError,
     IndexExistsError,

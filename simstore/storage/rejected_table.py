@@ -38,6 +38,10 @@ class RejectedRecord(NamedTuple):
 class RejectedTable(Tables):
     """Rejected examples, by the hash of their place."""
 
+    def has_rejected(self, txn: Transaction) -> bool:
+        """Whether there is any."""
+        return self.n_entries(txn, "rejected") > 0
+
     def rejected(self, txn: Transaction) -> Iterator[RejectedRecord]:
         """All of them, in no order.
 

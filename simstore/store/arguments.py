@@ -1,7 +1,7 @@
 """What the public methods are given, checked and brought into one form before anything is read or written."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,9 +151,21 @@ def batch_of(keys: Keys | None, labels: Any, data: Any, n: int, *, single: bool 
     label_list = column("labels", labels, count, single)
     data_list = column("data", data, count, single)
     with_packer = packer()
-    label_keys = [_named("labels", i, encode_label, label) for i, label in enumerate(label_list)]
-    packed = [_named("data", i, lambda value: pack(with_packer, value), value) for i, value in enumerate(data_list)]
-    return Batch(keys, [plain_value(label) for label in label_list], label_keys, packed)
+    batch = packed_batch(keys, label_list, [])
+    batch.data.extend(_named("data", i, lambda value: pack(with_packer, value), value) for i, value in enumerate(data_list))
+    return batch
+
+
+def packed_batch(keys: Keys | None, labels: Sequence[Any], packed: list[bytes]) -> Batch:
+    """The same, of data that is packed already.
+
+    Raises:
+        InvalidLabelError: Names the first bad one.
+    """
+    if labels.count(None) == len(labels):
+        return Batch(keys, [None] * len(labels), [None] * len(labels), packed)
+    label_keys = [_named("labels", i, encode_label, label) for i, label in enumerate(labels)]
+    return Batch(keys, [plain_value(label) for label in labels], label_keys, packed)
 
 
 def column(name: str, values: Any, count: int, single: bool) -> list[Any]:

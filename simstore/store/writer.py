@@ -88,12 +88,20 @@ class Writer:
         return counts
 
     def take_in(
-        self, items: NewItems | None, rejected: Sequence[RejectedRecord], cleared: Sequence[Place]
+        self,
+        items: NewItems | None,
+        rejected: Sequence[RejectedRecord],
+        cleared: Sequence[Place],
+        refuse: Callable[[Sequence[int | None]], None] | None,
     ) -> tuple[Counts, range]:
-        """Upserts items and notes what was rejected, and what no longer is; returns the new rows, too. Errors as in upsert."""
+        """Upserts items and notes what was rejected, and what no longer is; returns the new rows, too.
+
+        Raises:
+            One of REFUSALS: refuse(live rows of the keys) did. Else as in upsert.
+        """
 
         def work(txn: Transaction) -> tuple[Counts, range]:
-            done = (Counts(0, 0), range(0)) if items is None else self._upserted(txn, items)
+            done = (Counts(0, 0), range(0)) if items is None else self._upserted(txn, items, refuse)
             self._database.drop_rejected(txn, cleared)
             self._database.put_rejected(txn, rejected)
             return done
@@ -103,11 +111,15 @@ class Writer:
             self._count(items, counts)
         return counts, rows
 
-    def _upserted(self, txn: Transaction, items: NewItems) -> tuple[Counts, range]:
+    def _upserted(
+        self, txn: Transaction, items: NewItems, refuse: Callable[[Sequence[int | None]], None] | None = None
+    ) -> tuple[Counts, range]:
         batch, vectors, made_by = items
         state, schema = self._begin(txn, vectors.shape[1], made_by)
         keys = batch.keys or _numbered(state, len(batch))
         live = self._database.verified_rows(txn, keys.encoded)
+        if refuse is not None:
+            refuse(live)
         self._commit(txn, state, self._change(state, keys, batch, vectors, live), schema)
         n_replaced = sum(row is not None for row in live)
         return Counts(added=len(live) - n_replaced, replaced=n_replaced), range(state.next_row, state.next_row + len(live))
@@ -115,14 +127,14 @@ class Writer:
     def _count(self, items: NewItems, counts: Counts) -> None:
         self._statistics.wrote(sum(counts), counts.replaced, items.vectors.nbytes + sum(map(len, items.batch.data)))
 
-    def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> None:
-        """Gives items another label or other data; None keeps what they have.
+    def update(self, keys: Keys, labels: list[Any] | None, data: list[Any] | None) -> range:
+        """Gives items another label or other data; None keeps what they have. Returns their new rows.
 
         Raises:
             KeyNotFoundError: One of the keys is not in the store.
         """
 
-        def work(txn: Transaction) -> int:
+        def work(txn: Transaction) -> tuple[int, range]:
             state = self._database.state(txn)
             schema = self._database.schema(txn)
             live = self._live(txn, keys)
@@ -133,10 +145,11 @@ class Writer:
             batch = Batch(keys, new_labels, [encode_label(label) for label in new_labels], new_data)
             vectors = np.stack([self._database.vector(txn, row, schema.dim or 0) for row in live])
             self._commit(txn, state, self._change(state, keys, batch, vectors, list(live)))
-            return vectors.nbytes + sum(map(len, new_data))
+            return vectors.nbytes + sum(map(len, new_data)), range(state.next_row, state.next_row + len(live))
 
-        n_bytes = self.write(work)
+        n_bytes, rows = self.write(work)
         self._statistics.wrote(len(keys.plain), len(keys.plain), n_bytes)
+        return rows
 
     def delete(self, keys: Keys, *, ignore_missing: bool) -> int:
         """Deletes items; returns how many.
