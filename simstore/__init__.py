@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from simstore.reports import (
         Compacted,
         Difference,
+        IngestEstimate,
+        IngestReport,
         Plan,
         PlanPart,
         Problem,
@@ -35,6 +37,8 @@ __all__ = [
     "Difference",
     "Hit",
     "Hits",
+    "IngestEstimate",
+    "IngestReport",
     "Item",
     "Plan",
     "PlanPart",

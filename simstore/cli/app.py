@@ -14,8 +14,17 @@ __all__ = ["app", "run"]
 
 _HELP = """An embedded vector store: index a data set, search it, look after it.
 
-Exit codes: 0 done; 1 something was found (damage, a missing key, rejected examples); 2 what was given is wrong;
-3 the store, a file or the system said no; 130 interrupted."""
+Exit codes:
+
+0 done
+
+1 something is to be looked at: damage, a missing key, rejected examples
+
+2 what was given is wrong
+
+3 the store, a file or the system said no
+
+130 interrupted"""
 _EPILOG = """Examples:
 
 simstore index photos/ --store photos.sim --embedder image-thumb

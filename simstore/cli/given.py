@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from simstore.cli.outcome import refuse
+
 if TYPE_CHECKING:
     from simstore.store import Store
     from simstore.types import Key

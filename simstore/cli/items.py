@@ -41,7 +41,14 @@ def print_hits(hits: "Iterable[Hit]", *, as_json: bool, with_vectors: bool) -> N
             print_json(hit_json(hit, with_vectors=with_vectors))
         return
     rows = (
-        [str(hit.rank), f"{hit.distance:.6g}", key_text(hit.key), key_text(hit.label), short(hit.data), *_vector(hit, with_vectors)]
+        [
+            str(hit.rank),
+            f"{hit.distance:.6g}",
+            key_text(hit.key),
+            key_text(hit.label),
+            short(hit.data),
+            *_vector(hit, with_vectors),
+        ]
         for hit in hits
     )
     print_table(["rank", "distance", "key", "label", "data", *["vector"] * with_vectors], rows, right=["rank", "distance"])

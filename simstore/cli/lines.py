@@ -40,7 +40,7 @@ def items_of(lines: Iterable[str]) -> Iterator[NewItem]:
                 yield _item(json.loads(line), n)
             except (ValueError, TypeError, RecursionError) as err:
                 raise InvalidArgumentError(
-                    f'line {n}: {err}; a line is as {{"key": "a", "vector": [0.1, 0.2], "label": "cat", "data": {{"year": 2020}}}}'
+                    f'line {n}: {err}; a line is as {{"key": "a", "vector": [0.1, 0.2], "label": "cat", "data": {{"year": 1}}}}'
                 ) from err
 
 
@@ -58,9 +58,7 @@ def _item(given: Any, n: int) -> NewItem:
     value = _vector(given["vector"]) if kinds[0] == "vector" else given[kinds[0]]
     if kinds[0] != "vector" and not isinstance(value, str):
         raise ValueError(f"{kinds[0]} is a str, not {value!r:.60}")
-    return NewItem(
-        from_json(given.get("key")), kinds[0], value, from_json(given.get("label")), from_json(given.get("data")), n
-    )
+    return NewItem(from_json(given.get("key")), kinds[0], value, from_json(given.get("label")), from_json(given.get("data")), n)
 
 
 def _vector(given: Any) -> Any:

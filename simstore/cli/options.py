@@ -32,7 +32,7 @@ SnapshotName = Annotated[str | None, typer.Option("--snapshot", metavar="NAME", 
 AsInt = Annotated[bool, typer.Option("--int", help="Keys are ints; otherwise a key is a str, or an int if no str is there.")]
 EmbedderName = Annotated[
     str | None,
-    typer.Option("--embedder", "-e", metavar="NAME", help="A name from `simstore embedders`, a .keras file, or module:function."),
+    typer.Option("--embedder", "-e", metavar="NAME", help="A name of `simstore embedders`, a .keras file, or module:function."),
 ]  # fmt: skip
 MetricName = Annotated[
     str | None, typer.Option("--metric", metavar="NAME", help="Of a new store: cosine (the default), l2 or ip.")

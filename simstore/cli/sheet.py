@@ -100,5 +100,3 @@ def _cut(text: str) -> str:
     """The end of a text, which tells more of a path, in letters that the built-in font has."""
     plain = bare(text).encode("latin-1", "replace").decode("latin-1")
     return plain if len(plain) <= _N_LETTERS else "..." + plain[3 - _N_LETTERS :]
-
-

@@ -28,9 +28,12 @@ def register(app: typer.Typer) -> None:
 
 def _reembed(
     store: StorePath,
-    embedder: Annotated[str, typer.Option("--embedder", "-e", metavar="NAME", help="As for `simstore index`.", show_default=False)],
+    embedder: Annotated[
+        str, typer.Option("--embedder", "-e", metavar="NAME", help="As for `simstore index`.", show_default=False)
+    ],
     field: Annotated[
-        str | None, typer.Option("--field", help="The field of the items' data that holds the input; else their image files do.")
+        str | None,
+        typer.Option("--field", help="The field of the items' data that holds the input; else their image files do."),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="How many inputs the embedder gets at once.")] = 64,
     json: AsJson = False,
@@ -47,7 +50,7 @@ def _reembed(
     if json:
         print_json(done)
     else:
-        print_text(f"{done.n_items:,} items have vectors of {done.dim} numbers by {new.spec.name} ({done.n_resumed:,} had them already)")
+        print_text(f"{done.n_items:,} items have vectors of {done.dim} by {new.spec.name}; {done.n_resumed:,} had them already")
         print_text(f"fastest to search after: simstore optimize {store}")
 
 
@@ -77,9 +80,15 @@ def _rejected(
         for one in found:
             print_json({**_fields(one), "key": to_json(one.key)})
         return
-    rows = [(one.reason, one.file or one.source, "" if one.row is None else str(one.row), key_text(one.key), one.message) for one in found]
+    rows = [
+        (one.reason, one.file or one.source, "" if one.row is None else str(one.row), key_text(one.key), one.message)
+        for one in found
+    ]
     print_table(["reason", "file", "row", "key", "what was found"], rows, right=["row"])
-    note(", ".join(f"{n:,} {reason}" for reason, n in Counter(one.reason for one in found).most_common()) or "nothing was rejected")
+    note(
+        ", ".join(f"{n:,} {reason}" for reason, n in Counter(one.reason for one in found).most_common())
+        or "nothing was rejected"
+    )
 
 
 def _fields(one: object) -> dict[str, object]:

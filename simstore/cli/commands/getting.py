@@ -61,7 +61,8 @@ def _list(
     where: WhereText = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="Only items of this label.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=0, help="How many; 50 on a terminal, else all. 0: all.", show_default=False)
+        int | None,
+        typer.Option("--limit", "-n", min=0, help="How many; 50 on a terminal, else all. 0: all.", show_default=False),
     ] = None,
     labels: Annotated[bool, typer.Option("--labels", help="Print the labels and how many items each has.")] = False,
     count: Annotated[bool, typer.Option("--count", help="Print only how many items there are.")] = False,
@@ -133,7 +134,8 @@ def _info(store: StorePath, snapshot: SnapshotName = None, json: AsJson = False)
 
 def _facts(info: "StoreInfo", labels: dict[Any, int], n_snapshots: int, n_rejected: int) -> list[tuple[str, Any]]:
     most = sorted((item for item in labels.items() if item[0] is not None), key=lambda item: -item[1])
-    names = ", ".join(f"{key_text(label)} {n:,}" for label, n in most[:_N_LABELS])
+    names = ", ".join(f"{key_text(label)} ({n:,})" for label, n in most[:_N_LABELS])
+    size = info.database_size_bytes + info.segments_size_bytes
     rest = f", … {len(most) - _N_LABELS:,} more" if len(most) > _N_LABELS else ""
     embedder = "none: vectors are given" if info.embedder is None else f"{info.embedder.name} ({info.embedder.fingerprint})"
     return [
@@ -142,12 +144,16 @@ def _facts(info: "StoreInfo", labels: dict[Any, int], n_snapshots: int, n_reject
         ("labels", f"{len(most):,}: {names}{rest}" if most else "none"),
         ("vectors", "none yet" if info.dim is None else f"{info.dim} numbers, {info.metric}"),
         ("embedder", embedder),
-        ("graphs", f"{info.n_segments}; {info.n_tail:,} items in none yet (M {info.M}, ef_construction {info.ef_construction})"),
+        (
+            "graphs",
+            f"{info.n_segments}; {info.n_tail:,} rows in none yet (M {info.M}, ef_construction {info.ef_construction})",
+        ),
         ("indexed fields", ", ".join(map(str, info.indexed_fields)) or "none"),
-        ("replaced or deleted", f"{info.n_dead:,} items, which `simstore compact` purges"),
+        ("replaced or deleted", f"{info.n_dead:,} rows, which `simstore compact` purges"),
         ("snapshots", n_snapshots),
         ("rejected", f"{n_rejected:,}" + (", which `simstore rejected` lists" if n_rejected else "")),
-        ("size", f"{(info.database_size_bytes + info.segments_size_bytes) / 1e6:,.1f} MB ({info.segments_size_bytes / 1e6:,.1f} MB graphs)"),
+        (
+            "size",
+            f"{size / 1e6:,.1f} MB, of which {info.segments_size_bytes / 1e6:,.1f} MB are graphs",
+        ),
     ]
-
-

@@ -37,35 +37,52 @@ def register(app: typer.Typer) -> None:
             "simstore index photos/ --store photos.sim --embedder image-thumb",
             "simstore index notes.csv --store notes.sim --embedder text-ngram --text-column body --key-column id",
             "simstore index 'vectors/*.npy' --store my.sim --metric l2",
-            "simstore index photos/ --store photos.sim --prune  (run again: only what has changed is read)",
+            "simstore index photos/ --store photos.sim --prune  # again: only what has changed is read",
         ),
     )(_index)
 
 
 def _index(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, files of texts or vectors, globs.", show_default=False)
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Folders of images, files of texts or vectors, globs.", show_default=False),
     ],
-    store: Annotated[str, typer.Option("--store", "-s", metavar="STORE", help="The store's directory; made if it is not there.", show_default=False)],
+    store: Annotated[
+        str,
+        typer.Option(
+            "--store", "-s", metavar="STORE", help="The store's directory; made if it is not there.", show_default=False
+        ),
+    ],
     embedder: EmbedderName = None,
-    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column is the text; guessed where one fits.")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which column is the text; guessed where one fits.")
+    ] = None,
     key_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column is the key.")] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column is the label.")] = None,
     vector_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column holds the vectors.")] = None,
     image_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column holds image files.")] = None,
     label_from: Annotated[
-        str | None, typer.Option(metavar="HOW", help="Labels of files: parent (the folder's name), none, or a regular expression.")
+        str | None,
+        typer.Option(metavar="HOW", help="Labels of files: parent (the folder's name), none, or a regular expression."),
     ] = None,
-    format: Annotated[str | None, typer.Option(metavar="NAME", help="What the files are; by default their content tells.")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the files are; by default their content tells.")
+    ] = None,
     metric: MetricName = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete items whose example is no longer there.")] = False,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Prune even if more than a tenth of the items would go.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Prune even if more than a tenth of the items would go.")
+    ] = False,
     retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Try again what was rejected before.")] = False,
     max_errors: Annotated[int | None, typer.Option(min=0, metavar="N", help="End when more than N are rejected.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything was rejected.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Write nothing: count and estimate.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that decode; by default one for each CPU.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many inputs the embedder gets at once.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads that decode; by default one for each CPU.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many inputs the embedder gets at once.")
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="How long a file may take to decode.")] = 30.0,
     max_pixels: Annotated[int, typer.Option(min=1, metavar="N", help="Larger images are rejected.")] = 100_000_000,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE", help="Write the report as JSON, too.")] = None,
@@ -73,8 +90,8 @@ def _index(
 ) -> None:
     """Turn data sets into a store: images, texts or vectors. Run again, it takes in what is new or has changed.
 
-    What cannot be read is noted (see `simstore rejected`) and ends nothing. Ctrl-C stops after the batch in hand; the same command
-    goes on from there.
+    What cannot be read is noted (see `simstore rejected`) and ends nothing. Ctrl-C stops after the batch in hand; the same
+    command goes on from there.
     """
     from simstore.readers import ReadOptions
 
@@ -83,10 +100,14 @@ def _index(
         image_column=image_column, label_from=label_from, format=format, max_pixels=max_pixels,
     )  # fmt: skip
     given: list[Any] = list(sources)
-    with _stopping() as stop, _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened, progress_bar() as progress:
+    with (
+        _stopping() as stop,
+        _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened,
+        progress_bar() as progress,
+    ):
         done = opened.ingest(
-            given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors, timeout_s=timeout,
-            workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
+            given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors,
+            timeout_s=timeout, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
         )  # fmt: skip
     _tell(done, store, report, as_json=json)
     ended(INTERRUPTED if done.is_interrupted else PROBLEMS if strict and (done.rejected or done.rejected_before) else 0)
@@ -118,17 +139,18 @@ def _opened(
     path: str, sources: list[Any], options: "ReadOptions", embedder: str | None, metric: str | None, *, is_dry: bool
 ) -> "Iterator[Store]":
     """The store to index into. A new one is made when the sources are known to be readable; for a dry run, elsewhere."""
-    import simstore
-    from simstore.store.entry import open as open_store
+    from simstore.store import open as open_store
 
-    del simstore
     is_new = not (os.path.isdir(path) and os.listdir(path))
     made_by = None
     if is_new or embedder is not None:
         made_by = _embedder(path, sources, options, embedder, is_new=is_new)
     settings: dict[str, Any] = {"embedder": made_by} | ({} if metric is None else {"metric": metric})
     if is_new and is_dry:
-        with tempfile.TemporaryDirectory(prefix="simstore-") as folder, open_store(Path(folder, "dry.sim"), **settings) as store:
+        with (
+            tempfile.TemporaryDirectory(prefix="simstore-") as folder,
+            open_store(Path(folder, "dry.sim"), **settings) as store,
+        ):
             yield store
         return
     with open_store(path, **settings) as store:

@@ -46,7 +46,9 @@ def register(app: typer.Typer) -> None:
 def _add(
     store: StorePath,
     key: Annotated[str | None, typer.Option("--key", "-k", help="The new item's key; by default it is numbered.")] = None,
-    vector: Annotated[str | None, typer.Option("--vector", metavar="NUMBERS", help='As "0.1,0.2", or the path of an .npy file.')] = None,
+    vector: Annotated[
+        str | None, typer.Option("--vector", metavar="NUMBERS", help='As "0.1,0.2", or the path of an .npy file.')
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", help="In place of a vector: a text for the store's embedder.")] = None,
     image: Annotated[str | None, typer.Option("--image", metavar="FILE", help="Or an image for it.")] = None,
     label: Annotated[str | None, typer.Option("--label", "-l", help="The item's label.")] = None,
@@ -59,7 +61,7 @@ def _add(
 ) -> None:
     """Add an item, or items from JSON lines on stdin. A store that is not there is made.
 
-    A line has "vector" (numbers, or base64 of little-endian float32), "text" or "image", and "key", "label" and "data" if wanted.
+    A line has "vector" (numbers, or base64 of float32), "text" or "image"; and "key", "label" and "data" if wanted.
     Lines are written a thousand at once; a bad one ends it, and those before it may be in the store.
     """
     from simstore.cli.lines import NewItem, batches_of, items_of
@@ -86,7 +88,9 @@ def _add(
         _put_all(opened, [first], batches, upsert=upsert, as_json=json)
 
 
-def _put_all(store: "Store", first: "list[list[NewItem]]", rest: "Iterable[list[NewItem]]", *, upsert: bool, as_json: bool) -> None:
+def _put_all(
+    store: "Store", first: "list[list[NewItem]]", rest: "Iterable[list[NewItem]]", *, upsert: bool, as_json: bool
+) -> None:
     import itertools
 
     added = replaced = 0
@@ -133,7 +137,11 @@ def _delete(
         refuse("give keys, or --where for all items that match: one of them, not both", ["KEY...", "--where"])
     with to_write(store) as opened:
         condition = where_given(where)
-        chosen = [item.key for item in opened.scan(condition)] if condition is not None else keys_of(opened, keys or [], as_int=as_int)
+        chosen = (
+            [item.key for item in opened.scan(condition)]
+            if condition is not None
+            else keys_of(opened, keys or [], as_int=as_int)
+        )
         missing = [] if condition is not None else [key for key in chosen if key not in opened]
         for key in missing:
             note(f"{key_text(key)} is not in the store")
@@ -152,9 +160,11 @@ def _say(n: int, what: str, keys: list[Any], *, as_json: bool) -> None:
     from simstore.transfer import to_json
 
     if as_json:
-        print_json({"deleted": n if what == "deleted" else 0, "matched": len(keys), "keys": [to_json(key) for key in keys[:_N_NAMED]]})
+        print_json(
+            {"deleted": n if what == "deleted" else 0, "matched": len(keys), "keys": [to_json(key) for key in keys[:_N_NAMED]]}
+        )
         return
-    print_text(f"{n:,} items {what}: {_first(keys)}" if keys else f"0 items {what}")
+    print_text(f"{n:,} item{'s' * (n != 1)} {what}{f': {_first(keys)}' if keys else ''}")
 
 
 def _first(keys: list[Any]) -> str:
@@ -168,5 +178,3 @@ def _ask(n: int, keys: list[Any]) -> None:
     if not typer.confirm("Delete them?", err=True):
         note("nothing was deleted")
         ended(PROBLEMS)
-
-

@@ -46,14 +46,21 @@ def register(app: typer.Typer) -> None:
 def _search(
     store: StorePath,
     text: Annotated[str | None, typer.Option("--text", "-t", help="A text, for the store's embedder.")] = None,
-    image: Annotated[str | None, typer.Option("--image", "-i", metavar="FILE", help="An image, for the store's embedder.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", "-i", metavar="FILE", help="An image, for the store's embedder.")
+    ] = None,
     vector: Annotated[
-        str | None, typer.Option("--vector", "-v", metavar="NUMBERS", help='As "0.1,0.2"; the path of an .npy file; - for a JSON list on stdin.')
+        str | None,
+        typer.Option(
+            "--vector", "-v", metavar="NUMBERS", help='As "0.1,0.2"; the path of an .npy file; - for a JSON list on stdin.'
+        ),
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="An item of the store; it is left out of the answer.")] = None,
     k: Annotated[int, typer.Option("-k", "--count", min=0, help="How many; 0: all within --max-distance.")] = 10,
     where: WhereText = None,
-    max_distance: Annotated[float | None, typer.Option("--max-distance", metavar="D", help="Leave out what is farther.")] = None,
+    max_distance: Annotated[
+        float | None, typer.Option("--max-distance", metavar="D", help="Leave out what is farther.")
+    ] = None,
     ef: Ef = None,
     recall: Recall = None,
     exact: Exact = False,
@@ -74,8 +81,8 @@ def _search(
     with to_read(store, snapshot=snapshot, embedder=embedder) as opened:
         item = None if key is None else opened.get(keys_of(opened, [key], as_int=as_int)[0])
         hits = opened.search(
-            _vector(vector, item), (k + (item is not None)) or None, input=_input(opened, text, image), where=where_given(where),
-            ef=ef, recall=recall, exact=exact, max_distance=max_distance, with_vectors=with_vectors,
+            _vector(vector, item), (k and k + (item is not None)) or None, input=_input(opened, text, image),
+            where=where_given(where), ef=ef, recall=recall, exact=exact, max_distance=max_distance, with_vectors=with_vectors,
         )  # fmt: skip
         found = _without(list(hits), item, k)
     print_hits(found, as_json=json, with_vectors=with_vectors)

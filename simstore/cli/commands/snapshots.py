@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
     )
     group.command("create", epilog=examples('simstore snapshot create photos.sim monday --note "before cleaning up"'))(_create)
     group.command("list", epilog=examples("simstore snapshot list photos.sim"))(_list)
-    group.command("diff", epilog=examples("simstore snapshot diff photos.sim monday", "simstore snapshot diff photos.sim a b"))(_diff)
+    group.command("diff", epilog=examples("simstore snapshot diff photos.sim monday", "simstore snapshot diff photos.sim a b"))(
+        _diff
+    )
     group.command("restore", epilog=examples("simstore snapshot restore photos.sim monday"))(_restore)
     group.command("delete", epilog=examples("simstore snapshot delete photos.sim monday"))(_delete)
     app.add_typer(group, name="snapshot")
@@ -60,7 +62,9 @@ def _list(store: StorePath, json: AsJson = False) -> None:
 def _diff(
     store: StorePath,
     name: Name,
-    other: Annotated[str, typer.Argument(metavar="[OTHER]", help='Another snapshot; "now" by default.', show_default=False)] = "now",
+    other: Annotated[
+        str, typer.Argument(metavar="[OTHER]", help='Another snapshot; "now" by default.', show_default=False)
+    ] = "now",
     json: AsJson = False,
 ) -> None:
     """List what was added, changed and deleted from one state to another."""
@@ -93,5 +97,3 @@ def _delete(store: StorePath, name: Name, json: AsJson = False) -> None:
     with to_write(store) as opened:
         opened.delete_snapshot(name)
     print_json({"deleted": name}) if json else print_text(f"{name} is forgotten")
-
-

@@ -36,8 +36,12 @@ def register(app: typer.Typer) -> None:
 
 def _export(
     store: StorePath,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A new .parquet, .jsonl or .npz; - is JSONL on stdout.", show_default=False)],
-    format: Annotated[str | None, typer.Option("--format", help="parquet, jsonl or npz; by default as the suffix says.")] = None,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A new .parquet, .jsonl or .npz; - is JSONL on stdout.", show_default=False)
+    ],
+    format: Annotated[
+        str | None, typer.Option("--format", help="parquet, jsonl or npz; by default as the suffix says.")
+    ] = None,
     where: WhereText = None,
     snapshot: SnapshotName = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it is there.")] = False,
@@ -92,7 +96,11 @@ def _import(
 def _same(embedder: "Embedder", info: "FileInfo") -> "Embedder":
     made_by = info.embedder
     if made_by is None or made_by.fingerprint != embedder.spec.fingerprint:
-        who = "the file names no embedder" if made_by is None else f"the vectors were made by {made_by.name!r} ({made_by.fingerprint})"
+        who = (
+            "the file names no embedder"
+            if made_by is None
+            else f"the vectors were made by {made_by.name!r} ({made_by.fingerprint})"
+        )
         refuse(f"{who}, not by {embedder.spec.name!r} ({embedder.spec.fingerprint})", ["--embedder"])
     return embedder
 
