@@ -169,6 +169,11 @@ class KerasMissingError(SimstoreError, ImportError):
 class PackageMissingError(SimstoreError, ImportError):
     """A package is not installed that one of simstore's extras brings."""
 
+    @classmethod
+    def of(cls, what: str, package: str, extra: str) -> "PackageMissingError":
+        """The error where ``what`` needs a package that an extra brings: "HEIC images", "pillow-heif", "heif"."""
+        return cls(f"{what} need {package}: pip install 'simstore[{extra}]'")
+
 
 class EmbedderMismatchError(SimstoreError, ValueError):
     """The store was made with another embedder."""

@@ -15,6 +15,7 @@ __all__ = [
     "EmbedderSpec",
     "Hit",
     "Hits",
+    "ImageInput",
     "Item",
     "Key",
     "Label",
@@ -239,3 +240,12 @@ class EmbedderSpec:
     name: str
     dim: int
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """Images that an embedder takes: uint8 [height, width, channels], 0…255; None is any size."""
+
+    height: int | None
+    width: int | None
+    channels: int

@@ -6,7 +6,21 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from simstore.types import Key, Label
 
-__all__ = ["Batch", "Decoded", "Example", "FileBatch", "InputKind", "Notes", "Reader", "Refused", "RowBatch", "SourceFile"]
+__all__ = [
+    "FORMATS",
+    "Batch",
+    "Decoded",
+    "Example",
+    "FileBatch",
+    "InputKind",
+    "Notes",
+    "Reader",
+    "Refused",
+    "RowBatch",
+    "SourceFile",
+]
+
+FORMATS = ("images", "csv", "jsonl", "lines", "parquet", "npy", "npz", "fvecs", "tfrecord", "dataset", "examples")
 
 InputKind = Literal["image", "text", "array", "vector"]
 """What examples are: an image, uint8 [h, w, channels]; a str; any array for the embedder; a vector to be stored as it is."""
@@ -62,7 +76,8 @@ class RowBatch:
     Attributes:
         file: Its path is "" where rows come from memory.
         rows: Their running numbers.
-        keys, labels, data: Of each row; a row's data is a dict without "_source".
+        keys, labels, data: Of each row; a row's data is a dict without "_source". Rows without data may share one dict:
+            it is not to be changed.
         inputs: An array [n, …] or a list of n.
         refused: Rows that are not among these.
     """
@@ -119,19 +134,27 @@ class Notes(NamedTuple):
 
 @runtime_checkable
 class Reader(Protocol):
-    """One source of examples.
+    """One source of examples. ``batches`` may be called again, and yields the same examples in the same order."""
 
-    Attributes:
-        source: What it reads, absolute, as items carry it: the same from run to run.
-        format: "images", "csv", "jsonl", "lines", "parquet", "npy", "fvecs", "tfrecord", "dataset", "examples".
-        input_kind: What its examples are.
-        n_examples: How many there are, where that is known without reading all; else None.
-    """
+    @property
+    def source(self) -> str:
+        """What it reads, as items carry it from run to run: an absolute path or pattern; a name for what is in memory."""
+        ...
 
-    source: str
-    format: str
-    input_kind: InputKind
-    n_examples: int | None
+    @property
+    def format(self) -> str:
+        """One of FORMATS."""
+        ...
+
+    @property
+    def input_kind(self) -> InputKind:
+        """What its examples are."""
+        ...
+
+    @property
+    def n_examples(self) -> int | None:
+        """How many there are, where that is known without reading all (of images: how many files look like some); else None."""
+        ...
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The examples in their order, at most size at once.

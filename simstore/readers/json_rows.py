@@ -1,0 +1,93 @@
+"""Rows of JSON Lines and of plain lines."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from simstore.errors import RejectedError
+from simstore.readers.columns import ColumnType
+from simstore.readers.compression import reading
+from simstore.readers.text_lines import Lines, open_text
+
+__all__ = ["Row", "json_columns", "json_rows", "line_rows"]
+
+Row = dict[str, Any]
+
+_SAMPLE = 100  # rows in which columns are looked for
+
+
+def json_rows(path: str) -> Iterator[Row | RejectedError]:
+    """The objects of a JSON Lines file; a RejectedError in the place of a line that is none. Blank lines do not count.
+
+    Raises:
+        RejectedError: The rest cannot be read.
+    """
+    for number, line in _lines(path):
+        if isinstance(line, RejectedError):
+            yield line
+        elif not line.isspace():
+            yield _object(number, line)
+
+
+def _object(number: int, line: str) -> Row | RejectedError:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as err:
+        return RejectedError("broken JSON", f"line {number} is no JSON: {err}")
+    if isinstance(value, dict):
+        return value
+    return RejectedError("no JSON object", f"line {number} holds a {type(value).__name__}, not an object")
+
+
+def line_rows(path: str) -> Iterator[Row | RejectedError]:
+    """The lines of a file that are not blank, as {"text": line}.
+
+    Raises:
+        RejectedError: The rest cannot be read.
+    """
+    for number, line in _lines(path):
+        if isinstance(line, RejectedError):
+            yield line
+        elif "\0" in line:
+            yield RejectedError("NUL bytes", f"line {number} holds NUL bytes")
+        elif not line.isspace():
+            yield {"text": line.rstrip("\r\n")}
+
+
+def _lines(path: str) -> Iterator[tuple[int, str | RejectedError]]:
+    with reading(path), open_text(path) as text:
+        lines = Lines(text)
+        while True:
+            try:
+                line = next(lines, None)
+            except RejectedError as err:
+                yield lines.number, err
+                continue
+            if line is None:
+                return
+            yield lines.number, line
+
+
+def json_columns(path: str) -> dict[str, ColumnType]:
+    """What the first rows hold, by name."""
+    types: dict[str, ColumnType] = {}
+    for i, row in enumerate(json_rows(path)):
+        if i == _SAMPLE:
+            break
+        if isinstance(row, dict):
+            for name, value in row.items():
+                if value is not None and types.get(name, "other") == "other":
+                    types[name] = _type_of(value)
+                else:
+                    types.setdefault(name, "other")
+    return types
+
+
+def _type_of(value: Any) -> ColumnType:
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, list) and value and all(isinstance(one, (int, float)) for one in value[:16]):
+        return "vector"
+    return "other"
