@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crash_model import (
     OPTIONS,
@@ -27,10 +28,13 @@ from crash_model import (
     naming,
     writing,
 )  # fmt: skip
+from sources import MemoryReader
 
 import simstore
 from simstore import Store
 from simstore.errors import StorageError, StorageFullError
+from simstore.ingest import pipeline
+from simstore.ingest import writing as writing_stage
 from simstore.storage import LocalFiles
 from simstore.store import maintenance
 from simstore.store.entry import open_through
@@ -582,8 +586,35 @@ def full_on_compacting(directory: str) -> None:
         assert_sound_with_snapshots(path, store, world)
 
 
+def full_on_ingest(directory: str) -> None:
+    """What was committed stays, the store is usable, and the next run goes on from there."""
+    disk = Path(directory)
+    path = disk / "s.sim"
+    store = open_with(path, LocalFiles())
+    pipeline.BATCH_ROWS = writing_stage.BATCH_ROWS = 100
+    vectors = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    n_before = 0
+    for room in (150_000, 200_000, 250_000):
+        with almost_full(disk, room):
+            try:
+                store.ingest(MemoryReader(list(range(5000)), vectors))
+                raise AssertionError(f"{room} bytes were enough")
+            except StorageFullError as err:
+                says_what_to_do(err)
+        assert n_before < len(store) < 5000, (n_before, len(store))
+        assert store.check(deep=True) == []
+        n_before = len(store)
+    report = store.ingest(MemoryReader(list(range(5000)), vectors))
+    assert (report.unchanged, report.added) == (n_before, 5000 - n_before)
+    assert [(item.key, item.vector.tolist()) for item in store.scan()] == list(enumerate(vectors.tolist()))
+    assert store.check(deep=True) == []
+    store._finalizer()
+
+
 @pytest.mark.parametrize(
-    "what", [full_on_writes, full_on_publishing, full_on_opening, full_on_compacting], ids=lambda f: f.__name__
+    "what",
+    [full_on_writes, full_on_publishing, full_on_opening, full_on_compacting, full_on_ingest],
+    ids=lambda f: f.__name__,
 )
 def test_a_full_disk(small_disk: Path, what: Callable[[str], None]) -> None:
     in_process(what, small_disk)

@@ -53,7 +53,7 @@ class Embedding:
             where = shown(place_of(examples.marks[at]))
             raise IngestError(f"the embedder fails on every example, as on {where}: {_told(err)}") from err
         kept = examples.only([i for i in range(len(examples)) if i not in failed])
-        kept.inputs = np.concatenate(parts) if len(parts) != 1 else parts[0]
+        kept.inputs = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty((0, 1), np.float32)
         return kept, [self._rejected(examples, i, err) for i, err in failed.items()], self._made_by
 
     def _parts(self, inputs: Any, first: int, failed: dict[int, Exception]) -> list[NDArray[np.float32]]:

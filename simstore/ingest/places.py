@@ -18,7 +18,7 @@ def shown(place: Place | None) -> str:
 def duplicate(key: Key, place: Place | None, other: Place | None) -> DuplicateKeyError:
     """The error for two examples of one run that have one key."""
     return DuplicateKeyError(
-        f"two items have the key {key!r}: {shown(other)}, and {shown(place)}. Within one run each key may stand once: choose "
+        f"two items have the key {key!r}: {shown(other)} and {shown(place)}. Within one run each key may stand once: choose "
         "another key column, or give the sources to several runs, of which a later one replaces items of an earlier one. "
         "What was committed before stays"
     )

@@ -90,7 +90,7 @@ def _hash(value: Any, seed: int, with_packer: Any) -> int:
     if isinstance(value, str):
         return xxh3_64_intdigest(value.encode("utf-8", "surrogatepass"), seed)
     if isinstance(value, (bytes, bytearray)):
-        return xxh3_64_intdigest(value, seed)
+        return xxh3_64_intdigest(value, seed ^ 1)  # b"x" is not "x"
     array = np.asarray(value) if hasattr(value, "__array__") else None
     if array is None or array.dtype.hasobject:
         return _packed_hash(value, seed, with_packer)

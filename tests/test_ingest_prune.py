@@ -1,0 +1,115 @@
+"""Items whose example is no longer there: told, and deleted where that is wanted and safe."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import OpenStore
+from sources import FolderReader, MemoryReader, contents, write_file
+from worlds import embedder
+
+from simstore import Store
+from simstore.errors import PruneRefusedError, SimstoreError
+
+
+def rows(names: range, source: str = "/data/a.npy") -> MemoryReader:
+    every = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    return MemoryReader([f"k{i}" for i in names], every[names.start : names.stop], source=source)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    store.add(["mine", "stamped"], np.ones((2, 4)), data=[None, {"_source": "odd"}])
+    store.ingest(rows(range(3000)))
+    store.ingest(rows(range(4000, 4010), "/data/b.npy"))
+    return store
+
+
+def test_what_vanished_is_told_and_stays(filled: Store) -> None:
+    before = contents(filled)
+    report = filled.ingest(rows(range(2980)))
+    assert (report.vanished, report.pruned, report.unchanged) == (20, 0, 2980)
+    assert report.vanished_keys == tuple(f"k{i}" for i in range(2980, 2990))
+    assert contents(filled) == before and "20 vanished, 0 deleted" in str(report)
+
+
+def test_prune_deletes_it_and_nothing_else(filled: Store) -> None:
+    before = contents(filled)
+    seen: list[tuple[str, int, int]] = []
+    report = filled.ingest(rows(range(2700)), prune=True, progress=lambda *told: seen.append(told))
+    assert (report.vanished, report.pruned) == (300, 300) and ("prune", 300, 300) in seen
+    gone = {f"k{i}" for i in range(2700, 3000)}
+    assert contents(filled) == {key: value for key, value in before.items() if key not in gone}
+    assert filled.ingest(rows(range(2700)), prune=True).vanished == 0
+
+
+@pytest.mark.parametrize("left", [2699, 1, 0])
+def test_prune_of_more_than_a_tenth_is_refused(filled: Store, left: int) -> None:
+    before = contents(filled)
+    why = "nothing that was there is left" if not left else "more than 10%"
+    with pytest.raises(PruneRefusedError, match=rf"{3000 - left:,} of the 3,000 items of '/data/a.npy': {why}") as caught:
+        filled.ingest(rows(range(left)), prune=True)
+    assert isinstance(caught.value, SimstoreError) and contents(filled) == before
+    assert caught.value.report.vanished == 3000 - left  # type: ignore[attr-defined]
+    report = filled.ingest(rows(range(left)), prune=True, force=True)
+    assert report.pruned == 3000 - left and len(filled) == left + 12
+
+
+def test_each_source_counts_by_itself(filled: Store) -> None:
+    with pytest.raises(PruneRefusedError, match=r"2 of the 10 items of '/data/b.npy'"):
+        filled.ingest([rows(range(3000)), rows(range(4000, 4008), "/data/b.npy")], prune=True)
+    assert len(filled) == 3012
+
+
+def test_what_is_new_does_not_make_up_for_what_is_gone(filled: Store) -> None:
+    changed = rows(range(2000, 5000))
+    changed.inputs[:1000] += 1
+    with pytest.raises(PruneRefusedError, match="2,000 of the 3,000"):
+        filled.ingest(changed, prune=True)
+    assert len(filled) == 5002 and filled.get("k2000").vector[0] == changed.inputs[0, 0]  # the ingest itself is done
+
+
+def test_a_run_that_fails_or_stops_deletes_nothing(filled: Store) -> None:
+    class Stop:
+        n = 0
+
+        def is_set(self) -> bool:
+            self.n += 1
+            return self.n > 1
+
+    report = filled.ingest(rows(range(2990)), prune=True, stop=Stop())
+    assert report.is_interrupted and (report.vanished, report.pruned) == (0, 0)
+
+    def fail(first: int) -> None:
+        if first:
+            raise RuntimeError("the disk is gone")
+
+    failing = rows(range(2990))
+    failing.before = fail
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        filled.ingest(failing, prune=True)
+    assert len(filled) == 3012
+
+
+def test_what_another_writes_meanwhile_is_no_longer_gone(filled: Store) -> None:
+    """Items that are written while a run goes on were not there when it began."""
+
+    def write(_first: int) -> None:
+        filled.upsert(["k2999"], np.ones((1, 4)), data=[filled.get("k2999").data])
+
+    reader = rows(range(2990))
+    reader.before = write
+    report = filled.ingest(reader, prune=True)
+    assert (report.vanished, report.pruned) == (9, 9) and filled.get("k2999").vector[0] == 1
+
+
+def test_files_that_vanished(stores: OpenStore, tmp_path: Path) -> None:
+    store = stores(metric="l2", embedder=embedder("a"))
+    for i in range(40):
+        write_file(tmp_path / "f", f"{i:02}.bin", f"{i} 0 1")
+    store.ingest(FolderReader(tmp_path / "f"))
+    (tmp_path / "f" / "07.bin").unlink()
+    (tmp_path / "f" / "08.bin").rename(tmp_path / "f" / "99.bin")
+    report: Any = store.ingest(FolderReader(tmp_path / "f"), prune=True)
+    assert (report.added, report.unchanged, report.pruned, report.vanished_keys) == (1, 38, 2, ("07.bin", "08.bin"))
