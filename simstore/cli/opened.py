@@ -1,8 +1,10 @@
 """From the path on the command line to an open store: one that is only read or written to must be there already."""
 
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from simstore.cli.quiet import load_keras
 from simstore.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
@@ -46,15 +48,25 @@ def made(path: str, *, metric: str | None = None, embedder: "Embedder | None" = 
     return simstore.open(path, metric=metric, embedder=embedder, background=False, index_fields=index_fields)
 
 
-def named(name: str) -> "Embedder":
-    """The embedder of a name.
+def named(name: str, *, texts: "Iterable[str] | None" = None) -> "Embedder":
+    """The embedder of a name, fitted to texts if it needs some.
 
     Raises:
         SimstoreError: There is none, or it lacks a package.
     """
     from simstore.embedders import named_embedder
 
-    return named_embedder(name)
+    _prepare(name)
+    return named_embedder(name, texts=texts)
+
+
+def _prepare(name: str) -> None:
+    """Loads Keras, if an embedder will need it anyway: else it tells on stderr what it finds in this machine."""
+    from simstore.embedders import embedder_names
+
+    is_own = any(info.name == name and info.origin == "built-in" and info.installed for info in embedder_names())
+    if is_own or name.endswith((".keras", ".h5", ".hdf5")):
+        load_keras()
 
 
 def _check(path: str) -> None:

@@ -50,7 +50,7 @@ def _reembed(
     if json:
         print_json(done)
     else:
-        print_text(f"{done.n_items:,} items have vectors of {done.dim} by {new.spec.name}; {done.n_resumed:,} had them already")
+        print_text(f"{done.n_items:,} items have vectors of {done.dim:,} numbers by {new.spec.name}; {done.n_resumed:,} had them already")
         print_text(f"fastest to search after: simstore optimize {store}")
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simstore.cli.examples import examples
+from simstore.cli.inputs import embedder_of
+from simstore.cli.opened import named
 from simstore.cli.options import AsJson, EmbedderName, MetricName
-from simstore.cli.outcome import INTERRUPTED, PROBLEMS, ended
+from simstore.cli.outcome import INTERRUPTED, PROBLEMS, ended, refuse
 from simstore.cli.printing import note, print_json, progress_bar
 from simstore.errors import EmbedderRequiredError
 
@@ -101,8 +103,8 @@ def _index(
     )  # fmt: skip
     given: list[Any] = list(sources)
     with (
-        _stopping() as stop,
         _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened,
+        _stopping() as stop,
         progress_bar() as progress,
     ):
         done = opened.ingest(
@@ -145,6 +147,8 @@ def _opened(
     made_by = None
     if is_new or embedder is not None:
         made_by = _embedder(path, sources, options, embedder, is_new=is_new)
+    if is_dry and not is_new and made_by is not None and _record(path) is None:
+        refuse("the store has no embedder, and a dry run does not give it one", ["--embedder"])
     settings: dict[str, Any] = {"embedder": made_by} | ({} if metric is None else {"metric": metric})
     if is_new and is_dry:
         with (
@@ -154,6 +158,8 @@ def _opened(
             yield store
         return
     with open_store(path, **settings) as store:
+        if store.embedder is not None and made_by is None:
+            embedder_of(store)  # what it needs is loaded without noise
         yield store
 
 
@@ -163,7 +169,7 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
     Raises:
         EmbedderRequiredError: A new store needs one.
     """
-    from simstore.embedders import embedder_names, named_embedder
+    from simstore.embedders import embedder_names
     from simstore.readers import open_sources
 
     if name is None:
@@ -175,12 +181,12 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
     if not needs_texts:
         if is_new:
             open_sources(sources, options)  # raises before anything is made
-        return named_embedder(name)
+        return named(name)
     from simstore.ingest import texts_of
 
     with progress_bar() as progress:
         note(f"{name} goes through all texts once, before they are indexed")
-        return named_embedder(name, texts=_counted(texts_of(open_sources(sources, options)), progress))
+        return named(name, texts=_counted(texts_of(open_sources(sources, options)), progress))
 
 
 def _counted(texts: Iterator[str], progress: "Progress | None") -> Iterator[str]:
@@ -204,11 +210,18 @@ def _check_vectors(readers: Any) -> None:
 
 def _has(path: str, name: str) -> bool:
     """Whether the store's embedder is that of a name, and is saved in it."""
-    import simstore
     from simstore.embedders import same_name
 
+    record = _record(path)
+    return record is not None and record["saved"] and same_name(record, name)
+
+
+def _record(path: str) -> dict[str, Any] | None:
+    """What the store remembers of its embedder."""
+    import simstore
+
     with simstore.open(path, mode="r", background=False) as store:
-        return same_name(store.embedder, name)
+        return store._view().schema.embedder
 
 
 def _tell(done: "IngestReport", store: str, report: str | None, *, as_json: bool) -> None:
