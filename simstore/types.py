@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "ArrayInput",
     "BatchHits",
     "Counts",
     "EmbedderSpec",
@@ -20,6 +21,7 @@ __all__ = [
     "Key",
     "Label",
     "Progress",
+    "TextInput",
 ]
 
 Key = str | int
@@ -249,3 +251,15 @@ class ImageInput:
     height: int | None
     width: int | None
     channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """Texts that an embedder takes: str."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayInput:
+    """Arrays of numbers that an embedder takes; an axis of None has any length."""
+
+    shape: tuple[int | None, ...]

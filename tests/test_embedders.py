@@ -273,6 +273,13 @@ def test_what_is_stacked() -> None:
     assert as_batch([{"a": 1}]) == [{"a": 1}]
 
 
+def test_long_texts_come_in_smaller_pieces() -> None:
+    batch: list[Any] = ["x" * length for length in (600_000, 400_000, 100_000, 3_000_000, 5, 7)] + [b"y" * 2_000_000, None]
+    cut = list(pieces(batch, 100))
+    assert [(first, count) for first, count, _ in cut] == [(0, 2), (2, 1), (3, 1), (4, 2), (6, 1), (7, 1)]
+    assert [item for _, count, piece in cut for item in piece[:count]] == batch
+
+
 @pytest.mark.parametrize("n", range(1, 30))
 def test_pieces_hold_everything_once_and_have_few_sizes(n: int) -> None:
     for batch in (np.arange(n), list(range(n))):

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 from simstore.errors import InvalidArgumentError, InvalidVectorError
 
-__all__ = ["as_array", "as_batch", "checked_vectors", "fitted", "pieces"]
+__all__ = ["MOST_CHARACTERS", "as_array", "as_batch", "checked_vectors", "fitted", "pieces"]
+
+MOST_CHARACTERS = 1 << 20  # of texts at once
 
 Batch = NDArray[Any] | list[Any]
 
@@ -51,9 +53,13 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
 
     Every piece is padded, with its own last input, to a power of two or to ``size``: a model then sees few different
     shapes and is compiled for few. Padding a handful of inputs to ``size`` would multiply the time that they take.
+    Fewer long texts make a piece: what a model makes of them takes some hundred times their memory.
     """
-    for first in range(0, len(batch), size):
+    first = 0
+    while first < len(batch):
         piece = batch[first : first + size]
+        if isinstance(piece, list):
+            piece = piece[: _fitting(piece)]
         count = len(piece)
         missing = min(1 << (count - 1).bit_length(), size) - count
         if missing and isinstance(piece, list):
@@ -61,6 +67,17 @@ def pieces(batch: Batch, size: int) -> Iterator[tuple[int, int, Batch]]:
         elif missing:
             piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
         yield first, count, piece
+        first += count
+
+
+def _fitting(inputs: list[Any]) -> int:
+    """How many of the inputs, at least one, have no more than MOST_CHARACTERS."""
+    total = 0
+    for i, item in enumerate(inputs):
+        total += len(item) if isinstance(item, (str, bytes)) else 0
+        if total > MOST_CHARACTERS:
+            return max(1, i)
+    return len(inputs)
 
 
 def as_array(piece: Any) -> NDArray[Any]:
@@ -71,8 +88,8 @@ def as_array(piece: Any) -> NDArray[Any]:
     """
     if isinstance(piece, np.ndarray):
         return piece
-    if all(isinstance(item, (str, bytes)) for item in piece):
-        return np.array(piece, object)
+    if any(isinstance(item, (str, bytes)) for item in piece):
+        return np.array(piece, object)  # numpy would make a text of None or 3 beside a text
     try:
         return np.array(piece)
     except ValueError as err:
@@ -103,14 +120,35 @@ def fitted(inputs: Any, wanted: Any, name: str) -> Any:
 
 
 def check_kind(inputs: Any, wanted: Any, name: str) -> None:
-    """Raises InvalidArgumentError for texts where the model takes numbers, and the other way round."""
+    """Raises InvalidArgumentError for texts where the model takes numbers, the other way round, and for what is cut off.
+
+    Keras would turn 0.5 into 0 for a model that takes uint8, and -1 into 255.
+    """
     if not isinstance(inputs, np.ndarray):
         return  # a tensor, made by a preprocess layer
     takes_texts, has_numbers = wanted.dtype == "string", inputs.dtype.kind in "biuf"
-    if takes_texts != has_numbers:
-        return
-    given = f"numbers ({inputs.dtype})" if has_numbers else type(inputs.flat[0]).__name__
-    raise InvalidArgumentError(f"the model {name!r} takes {'texts' if takes_texts else 'numbers'}, and was given {given}")
+    if takes_texts == has_numbers:
+        others = (type(item).__name__ for item in inputs.flat if not isinstance(item, (int, float, np.number)))
+        given = f"numbers ({inputs.dtype})" if has_numbers else next(others, "other objects")
+        raise InvalidArgumentError(f"the model {name!r} takes {'texts' if takes_texts else 'numbers'}, and was given {given}")
+    if takes_texts:
+        _check_texts(inputs, name)
+    elif "int" in wanted.dtype and inputs.dtype != wanted.dtype:
+        with np.errstate(invalid="ignore"):
+            changed = inputs[inputs != inputs.astype(wanted.dtype)]
+        if changed.size:
+            raise InvalidArgumentError(f"the model {name!r} takes {wanted.dtype} numbers, and was given {changed.flat[0]!s}")
+
+
+def _check_texts(texts: NDArray[Any], name: str) -> None:
+    for text in texts.flat:
+        if not isinstance(text, (str, bytes)):
+            raise InvalidArgumentError(f"the model {name!r} takes texts, and was given {type(text).__name__}")
+        try:
+            if isinstance(text, str):
+                text.encode()
+        except UnicodeEncodeError as err:
+            raise InvalidArgumentError(f"a text holds {text[err.start]!r}, half of a character: {text!r:.80}") from err
 
 
 def checked_vectors(output: Any, n: int, dim: int, who: str) -> NDArray[np.float32]:

@@ -33,6 +33,7 @@ class KerasEmbedder:
 
     Raises:
         KerasMissingError: Keras or its backend is not installed.
+        PackageMissingError: A layer of the model needs another package, as text-minilm's does.
         InvalidArgumentError: The model's output is not [None, dim], or another argument is wrong.
 
     Example:
@@ -51,6 +52,7 @@ class KerasEmbedder:
             raise InvalidArgumentError(f"batch_size is a whole number of at least 1, not {batch_size!r}")
         if preprocess is not None and not callable(preprocess):
             raise InvalidArgumentError(f"preprocess is a Keras layer or a function, not {type(preprocess).__name__}")
+        check_installed(model)
         self.model = model
         self.preprocess = preprocess
         self.batch_size = int(batch_size)
@@ -90,12 +92,12 @@ class KerasEmbedder:
             InvalidVectorError: The model returned something else.
         """
         inputs = as_batch(batch)
-        if 0 < len(inputs) <= self.batch_size:
-            _, count, piece = next(pieces(inputs, self.batch_size))
-            return self._vectors(piece)[:count]
         out = np.empty((len(inputs), self._spec.dim), np.float32)
         for first, count, piece in pieces(inputs, self.batch_size):
-            out[first : first + count] = self._vectors(piece)[:count]
+            vectors = self._vectors(piece)[:count]
+            if count == len(inputs):
+                return vectors
+            out[first : first + count] = vectors
         return out
 
     def _vectors(self, piece: Any) -> NDArray[np.float32]:
@@ -144,6 +146,13 @@ def import_keras() -> Any:
             f"this needs Keras and TensorFlow, and one of them cannot be imported ({err}): pip install 'simstore[keras]'"
         ) from err
     return keras
+
+
+def check_installed(model: Any) -> None:
+    """Raises PackageMissingError if a layer of this package needs one that is not installed."""
+    for layer in model._flatten_layers():
+        if type(layer).__module__.startswith("simstore.") and hasattr(layer, "check_installed"):
+            layer.check_installed()
 
 
 # -- calling ------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 from simstore.embedders.keras import KerasEmbedder, import_keras, model_fingerprint
 from simstore.errors import CorruptStoreError, EmbedderRequiredError, InvalidArgumentError, StorageError
 
-__all__ = ["load_embedder", "saved_bytes"]
+__all__ = ["embedder_of_file", "load_embedder", "saved_bytes"]
 
 REMEDY = "open the store with embedder=KerasEmbedder(model) of the model that it was made with"
 
@@ -76,6 +76,33 @@ def load_embedder(path: Path, record: dict[str, Any]) -> KerasEmbedder:
     return embedder
 
 
+def embedder_of_file(path: Path, batch_size: int | None) -> KerasEmbedder:
+    """The embedder of a .keras file that no store has made, named like the file.
+
+    Raises:
+        InvalidArgumentError: There is no such file, Keras cannot load it, or its output is not [None, dim].
+        KerasMissingError: Keras or its backend is not installed.
+    """
+    keras = import_keras()
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise InvalidArgumentError(f"{path} {what}: give a file that model.save('….keras') has written")
+    if not zipfile.is_zipfile(path):
+        raise InvalidArgumentError(
+            f"{path} is no .keras file: give one that model.save('….keras') has written; older formats are converted by "
+            "loading and saving them so"
+        )
+    try:
+        model, _ = _load_model(path)
+    except Exception as err:  # Keras raises what it likes
+        raise InvalidArgumentError(
+            f"Keras {keras.__version__} cannot load {path} ({_first_line(err)}). Lambda layers are refused, because loading "
+            "one runs code from the file; a model with layers of your own comes from a function, "
+            "'package.module:function', that imports them and returns the model"
+        ) from err
+    return KerasEmbedder(model, name=path.stem, batch_size=64 if batch_size is None else batch_size)
+
+
 def _check_file(path: Path) -> None:
     """Raises CorruptStoreError unless the file is there and its checksums hold."""
     try:
@@ -111,17 +138,21 @@ def _save(model: Any, path: Path, with_preprocess: bool) -> str:
 
 def _load(path: Path, with_preprocess: bool) -> tuple[Any, str]:
     """The model of a file and its fingerprint, taken of the configuration as it stands in the file."""
-    with zipfile.ZipFile(path) as archive:
-        whole = json.loads(archive.read("config.json"))
-    _import_own(whole)
-    config = whole["config"]
-    with _keras_warnings_ignored():
-        loaded = import_keras().saving.load_model(path, compile=False, safe_mode=True)
+    loaded, config = _load_model(path)
     if not with_preprocess:
         return loaded, model_fingerprint(loaded, config, None, None)
     preprocess, model = loaded.layers
     of_layers = [entry["config"] for entry in config["layers"] if entry["class_name"] != "InputLayer"]
     return loaded, model_fingerprint(model, of_layers[1], preprocess, of_layers[0])
+
+
+def _load_model(path: Path) -> tuple[Any, Any]:
+    """The model of a file, and its configuration as it stands there. Nothing runs that the file brings."""
+    with zipfile.ZipFile(path) as archive:
+        whole = json.loads(archive.read("config.json"))
+    _import_own(whole)
+    with _keras_warnings_ignored():
+        return import_keras().saving.load_model(path, compile=False, safe_mode=True), whole["config"]
 
 
 def _import_own(config: Any) -> None:

@@ -42,8 +42,16 @@ class SavedEmbedder:
             KerasMissingError: Keras or its backend is not installed.
             InvalidArgumentError, InvalidVectorError: See KerasEmbedder.embed.
         """
+        return self.loaded().embed(batch)
+
+    def loaded(self) -> Embedder:
+        """The embedder itself, loaded if it is not yet.
+
+        Raises:
+            CorruptStoreError, EmbedderRequiredError, KerasMissingError: See embed.
+        """
         loaded = self._loaded
-        return (self._load() if loaded is None else loaded).embed(batch)
+        return self._load() if loaded is None else loaded
 
     def _load(self) -> Embedder:
         from simstore.embedders.keras_file import load_embedder

@@ -82,7 +82,10 @@ def clear_rejections(intake: Intake, sources: Sequence[str], met: set[int], at: 
 
 
 def _unmet(intake: Intake, claims: Claims, sources: frozenset[str]) -> Iterator[list[tuple[Key, Stamp]]]:
-    """Keys and stamps of the items that were there before the run and that it has not met, some at a time."""
+    """Keys and stamps of the items that were there before the run and that it has not met, some at a time.
+
+    Where an example stands and is rejected, its older item is kept.
+    """
     for first in range(0, claims.next_row, _ROWS):
         rows = intake.live_rows(first, min(first + _ROWS, claims.next_row))
         unmet = rows[~claims.claimed(rows)].tolist()
@@ -90,6 +93,6 @@ def _unmet(intake: Intake, claims: Claims, sources: frozenset[str]) -> Iterator[
             stamped = ((key, stamp_of(data)) for key, data in intake.items(unmet[at : at + _ITEMS]))
             items = [(key, mark) for key, mark in stamped if mark is not None and mark["source"] in sources]
             notes = intake.rejection([place_of(mark) for _, mark in items])
-            there = [item for item, note in zip(items, notes, strict=True) if note is None]  # an older item is kept
+            there = [item for item, note in zip(items, notes, strict=True) if note is None or note.key not in (None, item[0])]
             if there:
                 yield there
