@@ -19,10 +19,11 @@ import simstore
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
-pillow = pytest.importorskip("PIL.Image")
+pytest.importorskip("PIL")
+from PIL import Image as pillow
 from test_cli import ok, run
 
-EMBEDDER = '''
+EMBEDDER = """
 import time
 import numpy as np
 
@@ -37,7 +38,7 @@ def lengths(texts):
     return np.array([[len(text), text.count("a") + 1] for text in texts], np.float32)
 
 lengths.dim = 2
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,9 @@ def photos(folder: Path, n: int = 6) -> None:
     for name, colour in (("cats", (250, 0, 0)), ("dogs", (0, 0, 250))):
         (folder / "photos" / name).mkdir(parents=True)
         for i in range(n):
-            pillow.new("RGB", (20 + i, 30), tuple(max(0, part - i) for part in colour)).save(folder / "photos" / name / f"{i}.png")
+            pillow.new("RGB", (20 + i, 30), tuple(max(0, part - i) for part in colour)).save(
+                folder / "photos" / name / f"{i}.png"
+            )
     (folder / "photos/cats/bad.png").write_text("no image at all")
 
 
@@ -130,11 +133,15 @@ def test_texts_and_columns(folder: Path) -> None:
 def test_reembed(folder: Path) -> None:
     photos(folder)
     ok("index", "photos", "-s", "p.sim", *COLOURS)
-    (folder / "own_embedders.py").write_text(EMBEDDER.replace("PAUSE_S", "0") + "\ndef greys(images):\n    return colours(images)[:, :1]\n\ngreys.dim = 1\n")
+    (folder / "own_embedders.py").write_text(
+        EMBEDDER.replace("PAUSE_S", "0") + "\ndef greys(images):\n    return colours(images)[:, :1]\n\ngreys.dim = 1\n"
+    )
     sys.modules.pop("own_embedders")
     missing = run("reembed", "p.sim", "--embedder", "own_embedders:greys", "--field", "none")
     assert missing.code == 2 and "no field 'none'" in missing.err
-    assert ok("reembed", "p.sim", "--embedder", "own_embedders:greys", "--json").lines == [{"n_items": 12, "dim": 1, "n_resumed": 0}]
+    assert ok("reembed", "p.sim", "--embedder", "own_embedders:greys", "--json").lines == [
+        {"n_items": 12, "dim": 1, "n_resumed": 0}
+    ]
     assert ok("info", "p.sim", "--json").lines[0]["dim"] == 1
 
 
@@ -186,7 +193,9 @@ def test_ctrl_c_stops_after_the_batch_and_the_same_command_goes_on(folder: Path)
     (folder / "own_embedders.py").write_text(EMBEDDER.replace("PAUSE_S", "0.05"))
     words = ["index", "t.csv", "-s", "t.sim", *LENGTHS, "--batch-size", "20", "--json"]
     env = {**ENV, "PYTHONPATH": f"{ENV['PYTHONPATH']}{os.pathsep}{folder}"}
-    child = subprocess.Popen([sys.executable, "-m", "simstore", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "simstore", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    )
     for _ in range(600):
         if (folder / "started").exists():
             break

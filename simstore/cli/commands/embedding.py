@@ -50,7 +50,8 @@ def _reembed(
     if json:
         print_json(done)
     else:
-        print_text(f"{done.n_items:,} items have vectors of {done.dim:,} numbers by {new.spec.name}; {done.n_resumed:,} had them already")
+        resumed = f" ({done.n_resumed:,} had them already)" if done.n_resumed else ""
+        print_text(f"{done.n_items:,} items have vectors of {done.dim:,} numbers by {new.spec.name}{resumed}")
         print_text(f"fastest to search after: simstore optimize {store}")
 
 
