@@ -82,7 +82,11 @@ class FolderReader:
     def _batch(self, paths: Sequence[Path]) -> FileBatch:
         stats = [path.stat() for path in paths]
         files = [SourceFile(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True)]
-        refused = tuple(Refused(file, None, Path(file.path).name, "empty", "no bytes") for file in files if not file.size)
+        refused = tuple(
+            Refused(file, None, str(Path(file.path).relative_to(self.root)), "empty", "no bytes")
+            for file in files
+            if not file.size
+        )
         files = [file for file in files if file.size]
         names = [str(Path(file.path).relative_to(self.root)) for file in files]
         labels = [Path(name).parent.name if self.labelled else None for name in names]

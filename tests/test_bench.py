@@ -30,7 +30,7 @@ from bench.truth import cached_truth, exact_truth, smallest_ef, true_distances  
 
 TINY = (
     "--data clustered --n 600 --queries 20 --repeats 1 --tail 8 --copies 150 --turnover-n 100 --single-adds 4 "
-    "--small-n 200 --readers 2 --searches 5 --seconds 2 --threads 3 --epochs 1 --steps 3 --seeds 2"
+    "--small-n 200 --readers 2 --searches 5 --seconds 2 --threads 3 --epochs 1 --steps 3 --seeds 2 --gigabytes 0.07"
 ).split()
 
 pytestmark = pytest.mark.slow  # timings of tiny data under load decide nothing

@@ -79,7 +79,7 @@ class EmbedderContract:
 
     def test_record_survives_msgpack(self, embedder: Embedder) -> None:
         record = to_record(embedder)
-        assert set(record) == {"kind", "name", "dim", "fingerprint", "batch_size", "preprocess", "saved"}
+        assert set(record) == {"kind", "name", "dim", "fingerprint", "batch_size", "preprocess", "saved", "input"}
         assert msgpack.unpackb(msgpack.packb(record)) == record
         assert (record["name"], record["dim"], record["fingerprint"]) == (
             embedder.spec.name,

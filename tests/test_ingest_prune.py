@@ -10,7 +10,7 @@ from sources import FolderReader, MemoryReader, contents, write_file
 from worlds import embedder
 
 from simstore import Store
-from simstore.errors import PruneRefusedError, SimstoreError
+from simstore.errors import PruneRefusedError, SimstoreError, SourceError
 
 
 def rows(names: range, source: str = "/data/a.npy") -> MemoryReader:
@@ -113,3 +113,23 @@ def test_files_that_vanished(stores: OpenStore, tmp_path: Path) -> None:
     (tmp_path / "f" / "08.bin").rename(tmp_path / "f" / "99.bin")
     report: Any = store.ingest(FolderReader(tmp_path / "f"), prune=True)
     assert (report.added, report.unchanged, report.pruned, report.vanished_keys) == (1, 38, 2, ("07.bin", "08.bin"))
+
+
+def test_a_source_of_which_nothing_is_left(stores: OpenStore, tmp_path: Path) -> None:
+    store = stores(metric="l2")
+    np.save(tmp_path / "a.npy", np.eye(4))
+    np.save(tmp_path / "b.npy", np.ones((2, 4)))
+    both: list[Any] = [tmp_path / "a.npy", str(tmp_path / "b.npy")]
+    assert store.ingest(both).added == 6
+    (tmp_path / "a.npy").unlink()
+    for options in ({}, {"force": True}):
+        with pytest.raises(SourceError, match=r"no such file$"):
+            store.ingest(both, **options)  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=r"no such file\. The store has 4 items of it; prune with force=True deletes them"):
+        store.ingest(both, prune=True)
+    assert len(store) == 6
+    report = store.ingest(both, prune=True, force=True)
+    assert (report.unchanged, report.pruned, len(store)) == (2, 4, 2)
+    assert (str(tmp_path / "a.npy"), "nothing is there") in report.ignored
+    with pytest.raises(SourceError, match=r"no such file$"):  # nothing of it is in the store, either
+        store.ingest(both, prune=True, force=True)

@@ -7,19 +7,23 @@ from simstore.embedders.protocol import Embedder
 from simstore.embedders.saved import SavedEmbedder
 from simstore.types import ArrayInput, ImageInput, TextInput
 
-__all__ = ["input_of"]
+__all__ = ["input_of", "recorded"]
+
+Input = ImageInput | TextInput | ArrayInput
 
 
-def input_of(embedder: Embedder) -> ImageInput | TextInput | ArrayInput | None:
+def input_of(embedder: Embedder) -> Input | None:
     """What inputs an embedder takes; None where it does not say, as functions do not.
 
     A model's input [h, w, 1 or 3] is an image, and so is [h, w]: Keras fits images of one channel to it. A store's saved
-    embedder is loaded for this.
+    embedder is loaded for this, unless its record tells.
 
     Raises:
         CorruptStoreError, EmbedderRequiredError, KerasMissingError: The saved embedder cannot be loaded.
     """
     if isinstance(embedder, SavedEmbedder):
+        if "input" in embedder.record:
+            return _of_record(embedder.record["input"])
         embedder = embedder.loaded()
     if not isinstance(embedder, KerasEmbedder):
         return None
@@ -43,7 +47,23 @@ def _inputs(layer: Any) -> list[Any] | None:
     return inputs if isinstance(inputs, list) else [inputs]
 
 
-def _kind_of(tensor: Any) -> ImageInput | TextInput | ArrayInput:
+def recorded(taken: Input | None) -> list[Any] | None:
+    """What a store remembers of the inputs that an embedder takes: what they are, and their shape."""
+    if isinstance(taken, ImageInput):
+        return ["image", taken.height, taken.width, taken.channels]
+    if isinstance(taken, ArrayInput):
+        return ["array", *taken.shape]
+    return None if taken is None else ["text"]
+
+
+def _of_record(value: list[Any] | None) -> Input | None:
+    if value is None:
+        return None
+    kind, *shape = value
+    return ImageInput(*shape) if kind == "image" else TextInput() if kind == "text" else ArrayInput(tuple(shape))
+
+
+def _kind_of(tensor: Any) -> Input:
     shape = tuple(tensor.shape[1:])
     if tensor.dtype == "string":
         return TextInput()

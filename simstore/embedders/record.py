@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from simstore.embedders.function import FunctionEmbedder
+from simstore.embedders.inputs import input_of, recorded
 from simstore.embedders.keras import KerasEmbedder
 from simstore.embedders.protocol import Embedder
 from simstore.embedders.saved import SavedEmbedder
@@ -18,7 +19,8 @@ def to_record(embedder: Embedder) -> dict[str, Any]:
 
     Returns:
         kind ("keras", "function" or "other"), name, dim, fingerprint, batch_size (None unless keras), preprocess (the
-        name of what runs before the model, or None) and saved (whether model_bytes has a model to keep in the store).
+        name of what runs before the model, or None), saved (whether model_bytes has a model to keep in the store) and input
+        (what inputs it takes, so that nobody loads it to ask; None if it does not tell). Older stores have no input.
 
     Raises:
         InvalidArgumentError: It is no embedder, or its model has changed since it was made.
@@ -27,13 +29,13 @@ def to_record(embedder: Embedder) -> dict[str, Any]:
         return dict(embedder.record)
     spec = _checked_spec(embedder)
     record = {"kind": "other", "name": spec.name, "dim": spec.dim, "fingerprint": spec.fingerprint}
-    record |= {"batch_size": None, "preprocess": None, "saved": False}
+    record |= {"batch_size": None, "preprocess": None, "saved": False, "input": None}
     if isinstance(embedder, FunctionEmbedder):
         record["kind"] = "function"
     elif isinstance(embedder, KerasEmbedder):
         embedder.check_unchanged()
         record |= {"kind": "keras", "batch_size": embedder.batch_size, "preprocess": embedder.preprocess_name}
-        record["saved"] = embedder.is_saveable
+        record |= {"saved": embedder.is_saveable, "input": recorded(input_of(embedder))}
     return record
 
 

@@ -7,9 +7,10 @@ from simstore.ingest.deciding import Decider, Work
 from simstore.ingest.decoded import Gathering
 from simstore.ingest.embedding import Embedding
 from simstore.ingest.examples import Aside, Examples
-from simstore.ingest.pipeline import batch_size, n_examples
+from simstore.ingest.pipeline import batch_size
 from simstore.ingest.settings import Settings
 from simstore.ingest.tally import Tally
+from simstore.ingest.telling import Telling
 from simstore.readers import Reader
 from simstore.reports import IngestEstimate
 from simstore.store.intake import Intake
@@ -91,7 +92,7 @@ def rehearsed(intake: Intake, readers: Sequence[Reader], decider: Decider, setti
     A file that is there already and has another time counts as replaced: only its content would tell.
     """
     rehearsal = Rehearsal(intake, settings, tally)
-    total = n_examples(readers)
+    telling = Telling(settings.progress, readers, tally)
     for reader in readers:
         for batch in reader.batches(max(64, batch_size(intake, settings.batch_size))):
             if settings.is_stopped:
@@ -99,6 +100,5 @@ def rehearsed(intake: Intake, readers: Sequence[Reader], decider: Decider, setti
             with tally.timing("read"):
                 work = decider.decide(reader, batch)
             rehearsal.count(work)
-            if settings.progress is not None:
-                settings.progress("ingest", tally.n_done, total)
+            telling.now_and_then()
     return rehearsal.estimate(tally.seconds["read"])

@@ -1,7 +1,6 @@
 """The stages of a run and the queues between them. DESIGN.md tells why they are as they are."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 
 from simstore.ingest.channel import AbandonedError, Channel
@@ -12,12 +11,13 @@ from simstore.ingest.examples import Aside, Examples, Lot
 from simstore.ingest.pending import Pending
 from simstore.ingest.settings import Settings
 from simstore.ingest.tally import Tally
+from simstore.ingest.telling import Telling
 from simstore.ingest.workers import Task, Workers
 from simstore.ingest.writing import BATCH_ROWS, Writing
 from simstore.readers import Batch, Reader
 from simstore.store.intake import Intake
 
-__all__ = ["Pipeline", "batch_size", "n_examples"]
+__all__ = ["Pipeline", "batch_size"]
 
 _USUAL_BATCH = 64
 _FEWEST_READ = 64
@@ -119,8 +119,7 @@ class Pipeline:
     # -- the caller's --
 
     def _embed_all(self, readers: Sequence[Reader]) -> bool:
-        total = n_examples(readers)
-        shown = 0.0
+        telling = Telling(self._settings.progress, readers, self._tally)
         while not self._settings.is_stopped:
             try:
                 work = self._works.take(_LOOK_S)
@@ -129,9 +128,7 @@ class Pipeline:
                 return True
             if work is not None and not self._take(work):
                 return False
-            if self._settings.progress is not None and time.monotonic() - shown >= _LOOK_S:
-                shown = time.monotonic()
-                self._settings.progress("ingest", self._tally.n_done, total)
+            telling.now_and_then()
         return False
 
     def _take(self, work: Work) -> bool:
@@ -199,9 +196,3 @@ def batch_size(intake: Intake, given: int | None) -> int:
     """How many inputs the embedder gets at once: as given, or as it is used to."""
     record = intake.schema().embedder
     return given or (record or {}).get("batch_size") or _USUAL_BATCH
-
-
-def n_examples(readers: Sequence[Reader]) -> int:
-    """How many examples readers have, where all of them know; else 0."""
-    numbers = [reader.n_examples for reader in readers]
-    return sum(n for n in numbers if n is not None) if None not in numbers else 0

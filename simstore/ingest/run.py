@@ -7,12 +7,12 @@ from typing import Any
 from simstore.errors import EmbedderRequiredError, InvalidArgumentError, PruneRefusedError
 from simstore.ingest.deciding import Decider
 from simstore.ingest.dry_run import rehearsed
-from simstore.ingest.pipeline import Pipeline, n_examples
+from simstore.ingest.pipeline import Pipeline
 from simstore.ingest.settings import Settings
 from simstore.ingest.sources import opened
 from simstore.ingest.tally import Tally
 from simstore.ingest.vanished import Vanished, clear_rejections, delete_vanished, refusal, vanished
-from simstore.readers import Reader
+from simstore.readers import Reader, ReadOptions
 from simstore.reports import IngestEstimate, IngestReport
 from simstore.store import Store
 
@@ -21,9 +21,10 @@ __all__ = ["ingest"]
 _NAMED = {"image": "'image-thumb'", "text": "'text-ngram'"}
 
 
-def ingest(store: Store, source: Any, *, settings: Settings | None = None, options: Any = None) -> IngestReport:
+def ingest(store: Store, source: Any, *, settings: Settings | None = None, options: ReadOptions | None = None) -> IngestReport:
     """Takes a data set into a store; see Store.ingest, which takes the settings one by one."""
-    return _Run(store, opened(store, source, options), settings or Settings()).report()
+    settings = settings or Settings()
+    return _Run(store, opened(store, source, options, settings), settings).report()
 
 
 class _Run:
@@ -84,7 +85,7 @@ class _Run:
         tally, counts = self._tally, self._tally.counts
         notes = [reader.notes() for reader in self._readers]
         if self._settings.progress is not None:
-            self._settings.progress("ingest", tally.n_done, max(tally.n_done, n_examples(self._readers)))
+            self._settings.progress("ingest", tally.n_done, tally.n_done)
         return IngestReport(
             added=counts["added"],
             replaced=counts["replaced"],

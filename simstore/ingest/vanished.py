@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from simstore.ingest.claims import Claims
 from simstore.ingest.stamps import Stamp, place_of, stamp_of
+from simstore.storage import RejectedRecord
 from simstore.store import Store
 from simstore.store.intake import Intake
 from simstore.types import Key, Progress
@@ -93,6 +94,12 @@ def _unmet(intake: Intake, claims: Claims, sources: frozenset[str]) -> Iterator[
             stamped = ((key, stamp_of(data)) for key, data in intake.items(unmet[at : at + _ITEMS]))
             items = [(key, mark) for key, mark in stamped if mark is not None and mark["source"] in sources]
             notes = intake.rejection([place_of(mark) for _, mark in items])
-            there = [item for item, note in zip(items, notes, strict=True) if note is None or note.key not in (None, item[0])]
+            there = [item for item, note in zip(items, notes, strict=True) if not _is_noted(item, note)]
             if there:
                 yield there
+
+
+def _is_noted(item: tuple[Key, Stamp], note: RejectedRecord | None) -> bool:
+    """Whether an item's example is rejected; rows may have moved, so that another stands where the item's was."""
+    key, mark = item
+    return note is not None and ("row" not in mark or note.key in (None, key))

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
+from simstore.embedders import Embedder
 from simstore.reports import IngestReport, Rejected
 from simstore.storage import RejectedRecord
 from simstore.store.base import StoreBase
@@ -12,6 +13,7 @@ from simstore.types import Progress
 
 if TYPE_CHECKING:
     from simstore.ingest import Stop
+    from simstore.readers import ReadOptions
     from simstore.store.store import Store
 
 __all__ = ["Ingesting"]
@@ -24,7 +26,7 @@ class Ingesting(StoreBase):
         self,
         source: Any,
         *,
-        options: Any = None,
+        options: "ReadOptions | None" = None,
         prune: bool = False,
         force: bool = False,
         retry_errors: bool = False,
@@ -44,7 +46,7 @@ class Ingesting(StoreBase):
 
         Args:
             source: A path, a glob, a tf.data.Dataset, an iterable of Example, a reader, or a list of these.
-            options: A simstore.readers.ReadOptions: columns, labels, format.
+            options: How to read it: columns, labels, format. Images come in the size that the embedder takes.
             prune: Delete items of these sources whose example is no longer there. Refused where more than a tenth of a source's
                 items would go.
             force: Not even then.
@@ -74,8 +76,11 @@ class Ingesting(StoreBase):
 
         Example:
             >>> import simstore, numpy as np, tempfile
-            >>> with simstore.open(tempfile.mkdtemp()) as store:  # doctest: +SKIP
-            ...     print(store.ingest("vectors.npy"))
+            >>> np.save(path := tempfile.mkdtemp() + "/vectors.npy", np.eye(4))
+            >>> with simstore.open(tempfile.mkdtemp()) as store:
+            ...     report = store.ingest(path)
+            ...     report.added, store.get("vectors.npy#3").data["_source"]["row"]
+            (4, 3)
         """
         from simstore.ingest import Settings, ingest
 
@@ -84,6 +89,12 @@ class Ingesting(StoreBase):
             workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
         )  # fmt: skip
         return ingest(cast("Store", self), source, settings=settings, options=options)
+
+    @property
+    def _embedder(self) -> Embedder | None:
+        """What makes vectors of inputs; None if vectors are given."""
+        schema = self._view().schema
+        return None if schema.embedder is None else self._embedders.of(schema)
 
     @property
     def _intake(self) -> Intake:

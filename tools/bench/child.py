@@ -68,12 +68,57 @@ def _read(path: str, query_path: str, n_gets: str) -> object:
     return store
 
 
+def _stream(path: str, gigabytes: str, told: str) -> object:
+    import json
+
+    import numpy as np
+
+    import simstore
+    from simstore.readers import Notes, RowBatch, SourceFile
+
+    dim = 768
+    n = int(float(gigabytes) * 1e9) // (4 * dim)
+    weights: list[int] = []
+
+    class Made:
+        source, format, input_kind, n_examples = "made", "examples", "vector", n
+
+        def batches(self, size: int) -> object:
+            rng = np.random.default_rng(0)
+            for first in range(0, n, size):
+                rows = range(first, min(first + size, n))
+                vectors = rng.standard_normal((len(rows), dim), np.float32)
+                more: list[dict[str, object]] = [{}] * len(rows)
+                yield RowBatch(SourceFile("", 0, 0), rows, list(rows), [None] * len(rows), more, vectors)
+
+        def notes(self) -> Notes:
+            return Notes((), ())
+
+    def weigh(_stage: str, done: int, _total: int) -> None:
+        if done > 20_000 or done == n:  # once the buffers are there
+            weights.append(_anonymous_bytes())
+
+    with simstore.open(path, background=False) as store:
+        store.ingest(Made(), progress=weigh)
+        store._finalizer()
+    with open(told, "w", encoding="utf-8") as file:
+        json.dump({"start": weights[0], "most": max(weights), "n": n}, file)
+    return None
+
+
+def _anonymous_bytes() -> int:
+    """The process' memory, less what files are mapped to."""
+    with open("/proc/self/smaps_rollup", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
 _TASKS: dict[str, Callable[..., object]] = {
     "numpy": _numpy,
     "import": _import,
     "hnswlib": _hnswlib,
     "open": _open,
     "read": _read,
+    "stream": _stream,
 }
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.context import Case, working
+from bench.dataset import again_case, images_case, model_case, stream_case, vectors_case
 from bench.datasets import MissingDataError, load_dataset
 from bench.decay import copies_case, tail_case, turnover_case
 from bench.filters import far_case, indexed_case, random_case
@@ -37,6 +38,13 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "filters": {"random": random_case, "far": far_case, "indexed": indexed_case},
     "snapshots": {"take": take_case, "open": open_snapshot_case, "search": search_snapshot_case},
+    "dataset": {
+        "vectors": vectors_case,
+        "model": model_case,
+        "images": images_case,
+        "again": again_case,
+        "stream": stream_case,
+    },
     "ingest": {"build": build_case, "single": single_add_case, "size": size_case, "import": import_case},
     "open": {"open": open_case},
     "memory": {"memory": memory_case},
@@ -47,7 +55,7 @@ CASES: dict[str, dict[str, Case]] = {
     "losses": {"step": step_case},
     "similarity": {"known": known_case, "lookup": lookup_case, "unseen": unseen_case, "unknown": unknown_case},
 }
-_USUAL_DATA = {"similarity": "mnist"} | dict.fromkeys(("search", "snapshots", "open", "memory"), "glove")
+_USUAL_DATA = {"similarity": "mnist"} | dict.fromkeys(("search", "snapshots", "open", "memory", "dataset"), "glove")
 
 _ABOUT = f"""\
 Measures simstore beside raw hnswlib 0.8 and bare LMDB, and prints one row per case.
@@ -65,6 +73,7 @@ examples:
   python tools/bench ingest --repeats 5
   python tools/bench filters --data glove --only random,far
   python tools/bench processes --seconds 300 --readers 8
+  python tools/bench dataset --only stream --gigabytes 20
   python tools/bench open --workdir DIR --keep      the next run with the same two options finds the store built
 
 cases (for --only):
@@ -128,6 +137,9 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of everything drawn (default: 0)")
     mnist, fashion = ROOT.parent / "shared" / "data" / "mnist.npz", Path("/usr/share/datasets/fashion-mnist")
     group.add_argument("--mnist", type=Path, default=mnist, metavar="PATH", help="mnist.npz (default: beside the repository)")
+    images = Path("/usr/share/openclipart")
+    told = "PNGs (default: Debian's openclipart-png; made where there are none)"
+    group.add_argument("--images", type=Path, default=images, metavar="DIR", help=told)
     group.add_argument("--fashion", type=Path, default=fashion, metavar="DIR", help="default: where Debian puts it")
 
 
@@ -162,6 +174,8 @@ def _add_case_options(parser: argparse.ArgumentParser) -> None:
         ("--seeds", 5, "seeds that its results are the mean of (similarity)"),
     ):
         group.add_argument(name, type=_count, default=usual, metavar="N", help=f"{what} (default: {usual})")
+
+    group.add_argument("--gigabytes", type=float, default=1.0, help="of vectors that stream in (dataset; default: 1)")
 
 
 def _count(text: str) -> int:

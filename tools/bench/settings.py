@@ -32,6 +32,7 @@ class Settings:
     keep: bool
     mnist: Path
     fashion: Path
+    images: Path
     batch: int
     tail: int
     copies: int
@@ -45,6 +46,7 @@ class Settings:
     epochs: int
     steps: int
     seeds: int
+    gigabytes: float
 
     def repeats_or(self, usual: int) -> int:
         """How often a case is repeated: --repeats, or what the case is used to."""
