@@ -321,8 +321,9 @@ def test_export_and_import(path: str, tmp_path: Path) -> None:
             assert (info.metric, info.indexed_fields, store.count(label == 3)) == ("l2", ("year",), 10)
 
 
-def test_embedders_and_completion() -> None:
-    assert "bash" in run("completion", "show", "bash").out or "COMP_WORDS" in run("completion", "show", "bash").out
+def test_completion() -> None:
+    script = ok("completion", "show", "bash").out
+    assert "_SIMSTORE_COMPLETE=complete_bash" in script and "simstore" in script
 
 
 def test_a_damaged_store_is_a_store_error(path: str) -> None:

@@ -113,7 +113,7 @@ def test_on_a_terminal(path: str) -> None:
 
 def test_ctrl_c(path: str) -> None:
     code, said = on_terminal("delete", path, "--where", "true", keys=b"\x03", until=b"Delete them?")
-    assert code in (1, 130) and "Traceback" not in said
+    assert code == 130 and "Traceback" not in said
     child = subprocess.Popen(
         [*COMMAND, "add", path], stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=ENV
     )
@@ -124,3 +124,27 @@ def test_ctrl_c(path: str) -> None:
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130 and b"interrupted" in err and b"Traceback" not in err
+
+
+def test_tensorflow_is_silent_when_it_is_imported_and_heard_when_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow").mkdir()
+    noise = "import os, sys\nos.write(2, b'noise ')\nif os.environ.get('FAILS'):\n    raise ImportError('no')\n"
+    (tmp_path / "tensorflow/__init__.py").write_text(noise)
+    (tmp_path / "tensorflow/inner.py").write_text("value = 3\n")
+    code = "from simstore.cli.quiet import quieten_tensorflow as q\nq()\nq()\nimport os, importlib.util\n"
+    code += "assert importlib.util.find_spec('tensorflow')\n"
+    code += (
+        "import tensorflow, tensorflow.inner\nos.write(2, b'after')\nprint(tensorflow.inner.value, tensorflow.__spec__.loader)"
+    )
+    env = {**ENV, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=env, check=True)
+    assert done.stderr == "after" and done.stdout.startswith("3 <_frozen_importlib_external.SourceFileLoader")
+    failed = subprocess.run(words, capture_output=True, text=True, timeout=60, env={**env, "FAILS": "1"}, check=False)
+    assert failed.returncode == 1 and failed.stderr.startswith("noise ") and "ImportError: no" in failed.stderr
+
+
+def test_a_shell_is_told_what_completes() -> None:
+    env = {**ENV, "_SIMSTORE_COMPLETE": "complete_bash", "COMP_WORDS": "simstore snapshot re", "COMP_CWORD": "2"}
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, env=env, check=False)
+    assert done.stdout.split() == ["restore"]

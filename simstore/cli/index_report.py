@@ -32,7 +32,7 @@ def print_report(done: "IngestReport") -> None:
         *((f"seconds to {stage}", f"{done.stage_seconds[stage]:,.1f}") for stage in _STAGES if stage in done.stage_seconds),
         *_estimate(done),
     ]
-    print_table(["", "items"], rows, right=["items"])
+    print_table(["", "how many"], rows, right=["how many"])
     _print_notes(done)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from simstore.cli.quiet import load_keras
 from simstore.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ def embedder_of(store: "Store") -> "Embedder":
     Raises:
         EmbedderRequiredError: It has none, or one that has to be given.
     """
-    record = store._view().schema.embedder
-    if record is not None and record["saved"]:
-        load_keras()
     return store._embedders.of(store._view().schema)
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from simstore.cli.quiet import load_keras
 from simstore.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
@@ -56,17 +55,7 @@ def named(name: str, *, texts: "Iterable[str] | None" = None) -> "Embedder":
     """
     from simstore.embedders import named_embedder
 
-    _prepare(name)
     return named_embedder(name, texts=texts)
-
-
-def _prepare(name: str) -> None:
-    """Loads Keras, if an embedder will need it anyway: else it tells on stderr what it finds in this machine."""
-    from simstore.embedders import embedder_names
-
-    is_own = any(info.name == name and info.origin == "built-in" and info.installed for info in embedder_names())
-    if is_own or name.endswith((".keras", ".h5", ".hdf5")):
-        load_keras()
 
 
 def _check(path: str) -> None:

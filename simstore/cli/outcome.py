@@ -20,6 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from simstore import errors
+from simstore.cli.quiet import quieten_tensorflow
 
 __all__ = ["INTERRUPTED", "OK", "PROBLEMS", "STORE", "USAGE", "Commands", "ended", "refuse"]
 
@@ -52,6 +53,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command."""
+        quieten_tensorflow()
         with _told(is_debug=ctx.meta.get(_DEBUG, False)):
             return super().invoke(ctx)
 
@@ -65,7 +67,7 @@ def _told(*, is_debug: bool) -> Iterator[None]:
     except BrokenPipeError:  # whoever read had enough; Python must not try again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(OK) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C at a question
         if is_debug:
             raise
         _say("interrupted: what was committed stays, nothing is half there")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simstore.cli.examples import examples
-from simstore.cli.inputs import embedder_of
 from simstore.cli.opened import named
 from simstore.cli.options import AsJson, EmbedderName, MetricName
 from simstore.cli.outcome import INTERRUPTED, PROBLEMS, ended, refuse
@@ -158,8 +157,6 @@ def _opened(
             yield store
         return
     with open_store(path, **settings) as store:
-        if store.embedder is not None and made_by is None:
-            embedder_of(store)  # what it needs is loaded without noise
         yield store
 
 

@@ -95,14 +95,11 @@ def _vector(vector: str | None, item: "Item | None") -> Any:
 
 
 def _input(store: "Store", text: str | None, image: str | None) -> Any:
-    if image is None and text is None:
-        return None
-    from simstore.cli.inputs import embedder_of, image_decoder
-
-    embedder = embedder_of(store)
     if image is None:
         return text
-    return image_decoder(embedder)(image)
+    from simstore.cli.inputs import embedder_of, image_decoder
+
+    return image_decoder(embedder_of(store))(image)
 
 
 def _without(hits: "list[Hit]", item: "Item | None", k: int) -> "list[Hit]":
