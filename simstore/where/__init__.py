@@ -28,6 +28,9 @@ a label has the label None.
 **contains(x)** is true of a list that has an element equal to x by these rules, of a str that has the str x in it, and of bytes
 that have the bytes x in them; never of a dict. **exists()** is true if the path is there, even if the value is None.
 
+``parse("year>=2020 and label in (cat, dog)")`` reads a condition as people write it, ``text_of`` writes it so;
+simstore.where.text has the rules.
+
 No condition raises while it is matched, whatever the data is. Conditions nest at most 100 levels.
 """
 
@@ -36,6 +39,8 @@ from simstore.where.dicts import where_of
 from simstore.where.expressions import And, Compare, Not, Or, Subject, Where, subjects
 from simstore.where.matching import Matcher, compiled
 from simstore.where.operands import Operand, Operands
+from simstore.where.text import parse
+from simstore.where.wording import text_of
 
 __all__ = [
     "And",
@@ -51,6 +56,8 @@ __all__ = [
     "field",
     "key",
     "label",
+    "parse",
     "subjects",
+    "text_of",
     "where_of",
 ]

@@ -29,7 +29,7 @@ def _import() -> object:
 
     import simstore
 
-    return numpy, simstore
+    return numpy, simstore.open  # it loads what it needs at the first use
 
 
 def _hnswlib(path: str, metric: str, query_path: str) -> object:

@@ -1,0 +1,5 @@
+"""``python -m simstore``: the command line."""
+
+from simstore.cli import main
+
+main()
