@@ -40,6 +40,7 @@ from simstore.errors import (
     StoreExistsError,
     StoreNotFoundError,
 )
+from simstore.readers import Example, ReadOptions
 from simstore.storage import Database, Environment
 from simstore.storage.records import sealed
 
@@ -683,6 +684,8 @@ CALLS: dict[str, Callable[[Store], Any]] = {
     "delete_snapshot": lambda s: s.delete_snapshot("s"),
     "restore": lambda s: s.restore("s"),
     "diff": lambda s: s.diff("now"),
+    "ingest": lambda s: s.ingest([Example("a", np.ones(3))], options=ReadOptions(as_vectors=True)),
+    "rejected": lambda s: s.rejected(),
     "compact": lambda s: s.compact(),
     "backup": back_up,
     "refresh": lambda s: s.refresh(),
@@ -692,7 +695,7 @@ CALLS: dict[str, Callable[[Store], Any]] = {
 }
 WRITES = (
     *("add", "upsert", "update", "delete", "optimize", "create_index", "drop_index"),
-    *("snapshot", "delete_snapshot", "restore", "compact", "reembed", "repair"),
+    *("snapshot", "delete_snapshot", "restore", "compact", "reembed", "repair", "ingest"),
 )
 WHERE = key == "a"
 WITH_WHERE: tuple[Callable[[Store], Any], ...] = (

@@ -384,7 +384,7 @@ def test_whole_machine() -> None:
 
 @pytest.mark.slow
 def test_whole_machine_for_long() -> None:
-    longer = settings(QUICK, max_examples=300, stateful_step_count=80, derandomize=False, print_blob=True)
+    longer = settings(QUICK, max_examples=150, stateful_step_count=80, derandomize=False, print_blob=True)
     run_state_machine_as_test(WholeMachine, settings=longer)
 
 

@@ -159,7 +159,7 @@ def _import_own(config: Any) -> None:
     """Imports the modules of this package whose classes a configuration names: Keras finds what is registered, and no more."""
     if isinstance(config, dict):
         module = config.get("module")
-        if isinstance(module, str) and module.startswith("simstore."):
+        if isinstance(module, str) and module.startswith(("simstore.embedders.", "simstore.similarity.")):
             importlib.import_module(module)
     if isinstance(config, (dict, list)):
         for part in config.values() if isinstance(config, dict) else config:

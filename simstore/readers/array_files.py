@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simstore.errors import RejectedError
-from simstore.readers.files import source_file
-from simstore.readers.noting import NoteBook
+from simstore.readers.files_reader import FilesReader, unreadable
 from simstore.readers.options import ReadOptions
-from simstore.readers.path_labels import no_label, path_label
-from simstore.readers.reader import Batch, InputKind, Notes, Refused, RowBatch, SourceFile
-from simstore.readers.row_files import fresh, unreadable
+from simstore.readers.reader import Batch, InputKind, Refused, RowBatch, SourceFile
 from simstore.readers.walking import FoundFile
 from simstore.types import Key, Label
 
@@ -41,18 +38,12 @@ ReadChunks = Callable[[str, int], Iterator[Chunk]]
 """Called as read(path, size): the rows of a file, at most size at once. Raises RejectedError where the rest cannot be read."""
 
 
-class ArrayReader:
-    """Rows of arrays in files, each one an example; keys are in a column, or "file#row".
+class ArrayReader(FilesReader):
+    """Rows that are read in whole chunks.
 
     Args:
-        source: The file or pattern, absolute.
-        files: The files, in their order.
+        source, files, format, input_kind, options, guesses, n_examples: See FilesReader.
         read: Reads the chunks of a file.
-        format: One of FORMATS.
-        input_kind: What the rows are.
-        options: How to read them.
-        n_examples: How many there are, if that is known.
-        notes: What has been guessed and ignored so far.
     """
 
     def __init__(
@@ -64,32 +55,16 @@ class ArrayReader:
         format: str,
         input_kind: InputKind,
         options: ReadOptions,
+        guesses: Sequence[str],
         n_examples: int | None,
-        notes: NoteBook,
     ) -> None:
-        self.source = source
-        self.format = format
-        self.input_kind: InputKind = input_kind
-        self.n_examples = n_examples
-        self._files, self._read, self._book = files, read, notes
-        self._label = path_label(options.label_from, default=no_label)
-
-    def notes(self) -> Notes:
-        """What was guessed."""
-        return self._book.notes()
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """The rows, file by file, at most size at once."""
-        for one in self._files:
-            try:
-                file = fresh(one)
-            except RejectedError as err:
-                yield unreadable(source_file(one.path, one.status), one.key, err)
-                continue
-            yield from self._file_batches(one, file, size)
+        super().__init__(
+            source, files, format=format, input_kind=input_kind, options=options, guesses=guesses, n_examples=n_examples
+        )
+        self._read = read
 
     def _file_batches(self, one: FoundFile, file: SourceFile, size: int) -> Iterator[Batch]:
-        row, label = 0, self._label(one.path, one.key)
+        row, label = 0, self._label_of(one)
         try:
             for chunk in self._read(one.path, size):
                 yield _batch(chunk, file, row, one.key, label)

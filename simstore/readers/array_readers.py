@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from simstore.errors import RejectedError, SourceError
-from simstore.readers.array_files import ArrayReader, ReadChunks
+from simstore.readers.array_files import ArrayReader
 from simstore.readers.columns import Columns, choose_columns
 from simstore.readers.files import shown
-from simstore.readers.noting import NoteBook
 from simstore.readers.npy_files import Shape, kind_of_array, npy_chunks, npy_shape, npz_chunks, npz_members
 from simstore.readers.options import ReadOptions
 from simstore.readers.parquet_rows import parquet_columns
@@ -33,32 +32,22 @@ def known_sum(files: Files, count: Callable[[str], int]) -> int | None:
     return None if min(counts) < 0 else sum(counts)
 
 
-def _reader(
-    source: str,
-    files: Files,
-    options: ReadOptions,
-    format: str,
-    *,
-    read: ReadChunks,
-    kind: InputKind,
-    n: int | None,
-    guesses: Sequence[str],
-) -> ArrayReader:
-    book = NoteBook()
-    for guess in guesses:
-        book.guess(guess)
-    return ArrayReader(
-        source, files, read=read, format=format, input_kind=kind, options=options, n_examples=n, notes=book
-    )  # fmt: skip
-
-
 def npy_reader(source: str, files: Files, options: ReadOptions) -> ArrayReader:
     """A reader of npy files: vectors [n, dim], inputs [n, …], or texts [n]."""
     shape, dtype = npy_shape(files[0].path)
     kind = kind_of_array((shape, dtype), options, shown(files[0].path))
     read = partial(npy_chunks, kind=kind, row_shape=shape[1:])
     n = known_sum(files, lambda path: npy_shape(path)[0][0])
-    return _reader(source, files, options, "npy", read=read, kind=kind, n=n, guesses=_rows_are(shape, kind, options))
+    return ArrayReader(
+        source,
+        files,
+        read=read,
+        format="npy",
+        input_kind=kind,
+        options=options,
+        guesses=_rows_are(shape, kind, options),
+        n_examples=n,
+    )
 
 
 def _rows_are(shape: tuple[int, ...], kind: InputKind, options: ReadOptions) -> list[str]:
@@ -82,7 +71,9 @@ def npz_reader(source: str, files: Files, options: ReadOptions) -> ArrayReader:
     guesses += [f"{', '.join(map(repr, left))} not read: another number of rows, or no single values"] if left else []
     read = partial(npz_chunks, columns=columns, kind=kind, rest=rest)
     total = known_sum(files, lambda path: npz_members(path)[0][columns.input][0][0]) if len(files) > 1 else n
-    return _reader(source, files, options, "npz", read=read, kind=kind, n=total, guesses=guesses)
+    return ArrayReader(
+        source, files, read=read, format="npz", input_kind=kind, options=options, guesses=guesses, n_examples=total
+    )
 
 
 def _fitting(columns: Columns, shapes: dict[str, Shape], options: ReadOptions, where: str) -> tuple[Columns, list[str]]:
@@ -111,7 +102,16 @@ def vecs_reader(source: str, files: Files, options: ReadOptions) -> ArrayReader:
     _, dim = vecs_shape(files[0].path)
     kind: InputKind = "array" if options.as_vectors is False else "vector"
     n = known_sum(files, lambda path: vecs_shape(path)[0])
-    return _reader(source, files, options, "fvecs", read=partial(vecs_chunks, dim=dim), kind=kind, n=n, guesses=())
+    return ArrayReader(
+        source,
+        files,
+        read=partial(vecs_chunks, dim=dim),
+        format="fvecs",
+        input_kind=kind,
+        options=options,
+        guesses=(),
+        n_examples=n,
+    )
 
 
 def parquet_vector_reader(source: str, files: Files, options: ReadOptions, columns: Columns) -> ArrayReader:
@@ -121,4 +121,13 @@ def parquet_vector_reader(source: str, files: Files, options: ReadOptions, colum
         raise SourceError(f"{shown(files[0].path)}: column {columns.input!r} holds no vector")
     read = partial(parquet_vector_chunks, columns=columns, dim=dim)
     n = known_sum(files, lambda path: parquet_columns(path)[1])
-    return _reader(source, files, options, "parquet", read=read, kind=columns.kind, n=n, guesses=columns.guesses)
+    return ArrayReader(
+        source,
+        files,
+        read=read,
+        format="parquet",
+        input_kind=columns.kind,
+        options=options,
+        guesses=columns.guesses,
+        n_examples=n,
+    )

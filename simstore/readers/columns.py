@@ -1,6 +1,6 @@
 """Which columns of a table are the input, the key and the label: named by the user, or guessed by name and type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,12 +51,15 @@ class Columns:
         return tuple(name for name in (self.input, self.key, self.label) if name is not None)
 
 
-def choose_columns(types: Mapping[str, ColumnType], options: ReadOptions, where: str) -> Columns:
+def choose_columns(
+    types: Mapping[str, ColumnType], options: ReadOptions, where: str, *, no_keys: Collection[str] = ()
+) -> Columns:
     """The columns of a table.
 
     Args:
         types: What each column holds, in their order.
         where: What the table is called in errors.
+        no_keys: Columns that cannot be the key: a value is missing, or there twice.
 
     Raises:
         SourceError: One that was named is not there, or there is none that could be the input.
@@ -64,8 +67,9 @@ def choose_columns(types: Mapping[str, ColumnType], options: ReadOptions, where:
     """
     guesses: list[str] = []
     asked = {"key": options.key_column, "label": options.label_column}
-    for role in asked:
-        asked[role] = _named(types, asked[role], role, where) or _guessed(types, role, guesses)
+    unique = {name: held for name, held in types.items() if name not in no_keys}
+    for role, among in (("key", unique), ("label", types)):
+        asked[role] = _named(types, asked[role], role, where) or _guessed(among, role, guesses)
     kind, column = _input(types, options, where)
     if column is None:
         kind, column = _guessed_input(types, options, (asked["key"], asked["label"]), where)

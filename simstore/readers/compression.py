@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from simstore.readers.files import open_regular, refusal, shown
 __all__ = ["bare_name", "open_stream", "reading"]
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_ZSTD_CHUNK = 1 << 12  # a few bytes of zstd can stand for megabytes: what one call gives stays bounded
 _SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zstd")
 
 
@@ -85,7 +87,59 @@ def _zstd(file: BinaryIO) -> BinaryIO:
         import zstandard
     except ImportError as err:
         raise PackageMissingError.of("files compressed by zstd", "zstandard", "zstd") from err
-    return cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True))
+    return cast(BinaryIO, io.BufferedReader(_Zstd(file, zstandard.ZstdDecompressor)))
+
+
+class _Zstd(io.RawIOBase):
+    """A zstd file, frame by frame. zstandard's own reader takes one that was cut for one that ended.
+
+    Args:
+        file: The compressed file, closed with this one.
+        decompressor: zstandard.ZstdDecompressor.
+    """
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file, self._decompressor = file, decompressor
+        self._frame: Any = None
+        self._waiting = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer as far as what is at hand goes; 0 at the end.
+
+        Raises:
+            EOFError: The file ends within a frame.
+        """
+        while not self._waiting:
+            content = self._file.read(_ZSTD_CHUNK)
+            if not content:
+                if self._frame is not None:
+                    raise EOFError("it was cut within a zstd frame")
+                return 0
+            self._waiting = memoryview(self._decompressed(content))
+        n = min(len(buffer), len(self._waiting))
+        buffer[:n], self._waiting = self._waiting[:n], self._waiting[n:]
+        return n
+
+    def _decompressed(self, content: bytes) -> bytes:
+        out = []
+        while content:
+            self._frame = self._frame or self._decompressor().decompressobj()
+            try:
+                out.append(self._frame.decompress(content))
+            except Exception as err:  # zstandard.ZstdError, and what lies behind the last frame
+                raise zlib.error(str(err)) from err
+            content = self._frame.unused_data if self._frame.eof else b""
+            self._frame = None if self._frame.eof else self._frame
+        return b"".join(out)
+
+    def close(self) -> None:
+        """Closes the file, too."""
+        self._file.close()
+        super().close()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from simstore.errors import RejectedError
 from simstore.readers.columns import ColumnType
 from simstore.readers.compression import bare_name, reading
+from simstore.readers.files import shown
 from simstore.readers.json_rows import Row
 from simstore.readers.text_lines import Lines, open_text
 
@@ -19,15 +20,23 @@ _MAX_FIELD = 1 << 22
 _SAMPLE = 200
 _DELIMITERS = ",;\t|"
 _INT = re.compile(r"-?(?:0|[1-9]\d{0,17})")  # 007 is no number: its zeros would be lost
-_FLOAT = re.compile(r"-?(?:0|[1-9]\d*)?\.?\d*(?:[eE][-+]?\d+)?")
+_FLOAT = re.compile(r"-?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?")
 
 
 class CsvShape(NamedTuple):
-    """What the first rows tell of a CSV file: the delimiter, the columns, and for some of these what their texts stand for."""
+    """What the first rows tell of a CSV file.
+
+    Attributes:
+        delimiter: One of , ; | and the tabulator.
+        names: The columns.
+        types: For some of these what their texts stand for: "int", "float", "bool".
+        no_keys: Columns in which a text is missing, or there twice.
+    """
 
     delimiter: str
     names: tuple[str, ...]
     types: dict[str, str]
+    no_keys: tuple[str, ...]
 
 
 def csv_shape(path: str) -> CsvShape:
@@ -42,8 +51,10 @@ def csv_shape(path: str) -> CsvShape:
     rows = _parsed(lines, delimiter)
     names = _names(rows[0] if rows else [])
     full = [row for row in rows[1:] if len(row) == len(names)]
-    types = {name: _type([row[i] for row in full]) for i, name in enumerate(names)}
-    return CsvShape(delimiter, names, {name: kind for name, kind in types.items() if kind})
+    texts = {name: [row[i] for row in full] for i, name in enumerate(names)}
+    types = {name: _type(column) for name, column in texts.items()}
+    no_keys = tuple(name for name, column in texts.items() if not all(column) or len(set(column)) < len(column))
+    return CsvShape(delimiter, names, {name: kind for name, kind in types.items() if kind}, no_keys)
 
 
 def _first(lines: Lines) -> list[str]:
@@ -138,7 +149,7 @@ def csv_rows(
     for name in needed:
         if name not in shape.names:
             raise RejectedError(
-                "unknown column", f"{path!r} has no column {name!r}; it has {', '.join(map(repr, shape.names))}"
+                "unknown column", f"{shown(path)} has no column {name!r}; it has {', '.join(map(repr, shape.names))}"
             )
     converters = [(name, _READ[types[name]]) for name in shape.names if name in types and name not in as_text]
     with reading(path), open_text(path, newline="") as text:

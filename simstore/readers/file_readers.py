@@ -49,14 +49,15 @@ def _rows(source: str, files: Files, options: ReadOptions, format: str, columns:
 
 def _csv(source: str, files: Files, options: ReadOptions) -> Reader:
     shape = csv_shape(files[0].path)
-    columns = choose_columns(csv_columns(shape), options, shown(files[0].path))
+    columns = choose_columns(csv_columns(shape), options, shown(files[0].path), no_keys=shape.no_keys)
     as_text = [name for name in (columns.input, columns.key) if name is not None]
     read = partial(csv_rows, types=shape.types, needed=columns.used(), as_text=as_text)
     return _rows(source, files, options, "csv", columns, read)
 
 
 def _jsonl(source: str, files: Files, options: ReadOptions) -> Reader:
-    columns = choose_columns(json_columns(files[0].path), options, shown(files[0].path))
+    types, no_keys = json_columns(files[0].path)
+    columns = choose_columns(types, options, shown(files[0].path), no_keys=no_keys)
     return _rows(source, files, options, "jsonl", columns, json_rows)
 
 

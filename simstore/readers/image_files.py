@@ -1,5 +1,6 @@
 """A reader of images: the files of a folder, or of a pattern."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -7,7 +8,7 @@ from simstore.errors import RejectedError, SourceError
 from simstore.readers.compression import reading
 from simstore.readers.files import open_regular, shown
 from simstore.readers.image_formats import image_format, looks_like_image
-from simstore.readers.images import decoded_image
+from simstore.readers.images import decoded_image, import_pillow
 from simstore.readers.noting import NoteBook
 from simstore.readers.options import ReadOptions
 from simstore.readers.path_labels import path_label, subfolder_label
@@ -27,12 +28,16 @@ class ImageReader:
         source: The root, file or pattern, absolute.
         find: find(note) → the files, in a fixed order.
         options: How to read them.
+
+    Raises:
+        PackageMissingError: Pillow is not installed.
     """
 
     format = "images"
     input_kind: Literal["image"] = "image"
 
     def __init__(self, source: str, find: Callable[[Note], Iterator[Found]], options: ReadOptions) -> None:
+        import_pillow()
         self.source = source
         self._find = find
         self._options = options
@@ -42,6 +47,8 @@ class ImageReader:
     @property
     def n_examples(self) -> int | None:
         """How many files end like images: as many are examples, if all are what they seem to be."""
+        if os.path.isdir(self.source):
+            return sum(looks_like_image(name) for _, _, names in os.walk(self.source) for name in names)
         try:
             return sum(isinstance(one, FoundFile) and looks_like_image(one.path) for one in self._find(lambda path, why: None))
         except RejectedError:

@@ -1,11 +1,11 @@
 """Which image format bytes are, and whether they stop short of its end."""
 
-import os
+from typing import Literal
 
-__all__ = ["IMAGE_SUFFIXES", "image_format", "is_cut_short", "looks_like_image"]
+__all__ = ["image_format", "is_cut_short", "looks_like_image"]
 
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .heic .heif .hif".split()
+_SUFFIXES = frozenset(
+    "jpg jpeg jpe jfif png apng webp gif bmp dib tif tiff heic heif hif".split()
 )  # by these alone a file is taken for one that should be an image
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
@@ -23,7 +23,7 @@ _MAGIC = {
 
 def looks_like_image(path: str) -> bool:
     """Whether a path ends like that of an image."""
-    return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
+    return path.rpartition(".")[2].lower() in _SUFFIXES
 
 
 def image_format(head: bytes) -> str | None:
@@ -58,8 +58,15 @@ def is_cut_short(name: str, content: bytes) -> bool:
     if name == "BMP":
         return int.from_bytes(content[2:6], "little") > len(content)
     if name == "TIFF":
-        return int.from_bytes(content[4:8], "little" if content[:1] == b"I" else "big") >= len(content)  # its directory
+        return _directory_ends_late(content)
     return _boxes_end_late(content)
+
+
+def _directory_ends_late(content: bytes) -> bool:
+    """Whether the first directory of a TIFF goes on after its end."""
+    order: Literal["little", "big"] = "little" if content[:1] == b"I" else "big"
+    at = int.from_bytes(content[4:8], order)
+    return at + 2 + 12 * int.from_bytes(content[at : at + 2], order) > len(content)
 
 
 def _boxes_end_late(content: bytes) -> bool:

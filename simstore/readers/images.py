@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from simstore.errors import PackageMissingError, RejectedError
 from simstore.readers.image_formats import image_format, is_cut_short
-from simstore.readers.pixels import fitted, upright_size
+from simstore.readers.pixels import fitted, orientation_of, upright_size
 from simstore.readers.reader import Decoded
 from simstore.readers.silence import silenced
 from simstore.types import ImageInput
@@ -64,8 +64,11 @@ def decoded_image(content: bytes, image_input: ImageInput | None, *, max_pixels:
         try:
             with pillow.open(io.BytesIO(content), formats=(name,)) as image:
                 _check_size(image, max_pixels)
-                width, height = upright_size(image)
-                pixels = fitted(image, image_input)
+                if name != "JPEG":  # of which less may be decoded; getexif() of a damaged PNG would hide the damage
+                    image.load()
+                orientation = orientation_of(image)
+                width, height = upright_size(image, orientation)
+                pixels = fitted(image, image_input, orientation)
         except (RejectedError, MemoryError):
             raise
         except pillow.DecompressionBombError as err:

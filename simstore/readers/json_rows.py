@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from simstore.errors import RejectedError
@@ -68,19 +69,22 @@ def _lines(path: str) -> Iterator[tuple[int, str | RejectedError]]:
             yield lines.number, line
 
 
-def json_columns(path: str) -> dict[str, ColumnType]:
-    """What the first rows hold, by name."""
+def json_columns(path: str) -> tuple[dict[str, ColumnType], set[str]]:
+    """What the first rows hold, by name; and the columns in which a value is missing, or there twice."""
+    rows = [row for row in islice(json_rows(path), _SAMPLE) if isinstance(row, dict)]
     types: dict[str, ColumnType] = {}
-    for i, row in enumerate(json_rows(path)):
-        if i == _SAMPLE:
-            break
-        if isinstance(row, dict):
-            for name, value in row.items():
-                if value is not None and types.get(name, "other") == "other":
-                    types[name] = _type_of(value)
-                else:
-                    types.setdefault(name, "other")
-    return types
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and types.get(name, "other") == "other":
+                types[name] = _type_of(value)
+            else:
+                types.setdefault(name, "other")
+    return types, {name for name in types if not _is_unique([row.get(name) for row in rows])}
+
+
+def _is_unique(values: list[Any]) -> bool:
+    keys = [value for value in values if isinstance(value, (str, int))]
+    return len(keys) == len(set(keys)) == len(values)
 
 
 def _type_of(value: Any) -> ColumnType:

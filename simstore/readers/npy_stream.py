@@ -42,7 +42,11 @@ class NpyStream:
                 raise ValueError(f"version {version} of the format, which holds records")
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, is_fortran, dtype = read(self._stream)
-        except ValueError as err:
+            if min(shape, default=0) < 0:
+                raise ValueError(f"shape {shape}")
+        except (EOFError, OSError):
+            raise
+        except Exception as err:  # numpy reads the header with Python's own parser, which raises what it likes
             raise RejectedError("damaged", f"{self._name} is no npy data that can be read: {err}") from err
         return shape, is_fortran, dtype
 

@@ -76,6 +76,12 @@ class _Sorted:
         else:
             self.files.setdefault(format, []).append(one)
 
+    def leave_out_texts(self) -> None:
+        """Passes over plain texts beside other formats: a README is not meant by a pattern for data."""
+        if self.has_images or len(self.files) > 1:
+            for one in self.files.pop("lines", []):
+                self.book.ignore(one.path, "plain text beside other formats: name it by a pattern of its own")
+
     def refuse(self, one: FoundFile, err: Exception) -> None:
         """Remembers why a file is not read."""
         reason = err.reason if isinstance(err, RejectedError) else "unknown format"
@@ -95,9 +101,11 @@ def pattern_readers(pattern: str, options: ReadOptions) -> list[Reader]:
     if (store := store_around(root)) is not None:
         raise SourceError(f"{shown(pattern)} lies in the simstore directory {shown(store)}: export it, and index the export")
     found = _Sorted(pattern, options)
+    found.leave_out_texts()
     readers = [reader for format in found.files if (reader := _opened(format, pattern, found, options)) is not None]
     if found.has_images:
-        return [ImageReader(pattern, _images(pattern, found), options), *readers]
+        images = ImageReader(pattern, _images(pattern, found), options)
+        return [_WithRefused(images, (), found.book), *readers]
     if not readers:
         raise SourceError(_nothing(pattern, found))
     return [_WithRefused(readers[0], found.refused, found.book), *readers[1:]]
@@ -119,12 +127,14 @@ def _images(pattern: str, found: _Sorted) -> Callable[[Note], Iterator[Found]]:
     read_by_others = {one.path for files in found.files.values() for one in files}
     refused = {one.file.path: one for one in found.refused}
 
+    passed_over = {path for path, _ in found.book.notes().ignored}
+
     def find(note: Note) -> Iterator[Found]:
-        for one in matches(pattern, note=note):
+        for one in matches(pattern, note=lambda path, why: None):  # noted already
             path = one.file.path if isinstance(one, Refused) else one.path
             if path in refused:
                 yield refused[path]
-            elif path not in read_by_others:
+            elif path not in read_by_others and path not in passed_over:
                 yield one
 
     return find

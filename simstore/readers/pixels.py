@@ -7,20 +7,20 @@ from numpy.typing import NDArray
 
 from simstore.types import ImageInput
 
-__all__ = ["fitted", "upright_size"]
+__all__ = ["fitted", "orientation_of", "upright_size"]
 
 _ORIENTATION = 0x0112  # EXIF
-_GAP = 2.0  # a JPEG is decoded to at least so many times the wanted size, and shrunk to it by whole factors first
+_GAP = 3.0  # a JPEG is decoded to at least so many times the wanted size, and shrunk to it by whole factors first
 _LINEAR = {"L", "RGB", "La", "RGBa"}  # modes whose pixels can be averaged
 
 
-def upright_size(image: Any) -> tuple[int, int]:
-    """Width and height of an image that was turned as its EXIF says."""
+def upright_size(image: Any, orientation: int) -> tuple[int, int]:
+    """Width and height of an image, once it is turned as its EXIF says."""
     width, height = image.size
-    return (height, width) if _orientation(image) >= 5 else (width, height)
+    return (height, width) if orientation >= 5 else (width, height)
 
 
-def _orientation(image: Any) -> int:
+def orientation_of(image: Any) -> int:
     """1 to 8. An EXIF block that cannot be read is no reason to lose the image."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
@@ -29,9 +29,8 @@ def _orientation(image: Any) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def fitted(image: Any, wanted: ImageInput | None) -> NDArray[np.uint8]:
-    """An open image's pixels, uint8 [height, width, channels], in the size and channels wanted."""
-    orientation = _orientation(image)
+def fitted(image: Any, wanted: ImageInput | None, orientation: int) -> NDArray[np.uint8]:
+    """An open image's pixels, uint8 [height, width, channels], turned, in the size and channels wanted."""
     channels = 3 if wanted is None else wanted.channels
     size = _size(image, wanted, orientation >= 5)
     full = image.size
@@ -89,7 +88,7 @@ def _eight_bits(image: Any) -> Any:
         return Image.fromarray((values >> 8).astype(np.uint8))
     values = np.where(np.isfinite(values), values, 0).astype(np.float64)
     low, high = float(values.min()), float(values.max())
-    return Image.fromarray(((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8))
+    return Image.fromarray(np.rint((values - low) * (255 / (high - low) if high > low else 0)).astype(np.uint8))
 
 
 def _turned(image: Any, orientation: int) -> Any:
@@ -113,16 +112,16 @@ def _array(image: Any, channels: int) -> NDArray[np.uint8]:
         return np.array(whole, np.uint8)
     if image.mode in ("La", "RGBa"):
         image = _over_white(image)
-    if channels == 1:
-        return np.array(image.convert("L"), np.uint8)[:, :, None]
-    return np.array(image.convert("RGB"), np.uint8)
+    mode = "L" if channels == 1 else "RGB"
+    pixels = np.array(image if image.mode == mode else image.convert(mode), np.uint8)
+    return pixels[:, :, None] if channels == 1 else pixels
 
 
 def _over_white(image: Any) -> Any:
     """An image whose alpha is multiplied in, laid over white."""
-    from PIL import Image
+    from PIL import Image, ImageChops
 
-    pixels = np.asarray(image)
-    colours, alpha = pixels[:, :, :-1], pixels[:, :, -1:]
-    over = colours + np.minimum(255 - alpha, 255 - colours)  # Lanczos overshoots: a colour may be above its alpha
-    return Image.fromarray(over[:, :, 0] if over.shape[2] == 1 else over)
+    *colours, alpha = image.split()
+    missing = ImageChops.invert(alpha)
+    over = [ImageChops.add(colour, missing) for colour in colours]  # no more than 255: Lanczos overshoots
+    return over[0] if len(over) == 1 else Image.merge("RGB", over)

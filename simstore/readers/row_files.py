@@ -4,76 +4,49 @@ from collections.abc import Callable, Iterator, Sequence
 
 from simstore.errors import RejectedError
 from simstore.readers.columns import Columns
-from simstore.readers.files import check_regular, source_file, stat_of
+from simstore.readers.files_reader import FilesReader
+from simstore.readers.images import import_pillow
 from simstore.readers.json_rows import Row
-from simstore.readers.noting import NoteBook
 from simstore.readers.options import ReadOptions
-from simstore.readers.path_labels import no_label, path_label
-from simstore.readers.reader import Batch, InputKind, Notes, Refused, RowBatch, SourceFile
+from simstore.readers.reader import Batch, SourceFile
 from simstore.readers.row_batches import Gatherer
 from simstore.readers.row_examples import RowExamples
 from simstore.readers.walking import FoundFile
 
-__all__ = ["RowReader", "fresh", "unreadable"]
+__all__ = ["ReadRows", "RowReader"]
 
 ReadRows = Callable[[str], Iterator[Row | RejectedError]]
 """Called as read(path): the rows of a file. Raises RejectedError where the rest cannot be read."""
 
 
-class RowReader:
-    """Rows in files, each one an example; keys are in a column, or "file#row".
+class RowReader(FilesReader):
+    """Rows that are read one by one.
 
     Args:
-        source: The file or pattern, absolute.
-        files: The files, in their order.
+        source, files, format, options: See FilesReader.
         columns: What is in which column.
         read: Reads the rows of a file.
-        format: One of FORMATS.
-        options: How to read them.
-        n_examples: How many there are, if that is known.
-        notes: What has been guessed and ignored so far.
+
+    Raises:
+        PackageMissingError: They are images, and Pillow is not installed.
     """
 
     def __init__(
-        self,
-        source: str,
-        files: Sequence[FoundFile],
-        *,
-        columns: Columns,
-        read: ReadRows,
-        format: str,
-        options: ReadOptions,
-        n_examples: int | None = None,
-        notes: NoteBook | None = None,
+        self, source: str, files: Sequence[FoundFile], *, columns: Columns, read: ReadRows, format: str, options: ReadOptions
     ) -> None:
-        self.source = source
-        self.format = format
-        self.input_kind: InputKind = columns.kind
-        self.n_examples = n_examples
-        self._files, self._columns, self._read, self._options = files, columns, read, options
-        self._label = path_label(options.label_from, default=no_label)
-        self._book = notes or NoteBook()
-        for guess in columns.guesses:
-            self._book.guess(guess)
-
-    def notes(self) -> Notes:
-        """Which columns were guessed."""
-        return self._book.notes()
+        if columns.kind == "image":
+            import_pillow()
+        super().__init__(source, files, format=format, input_kind=columns.kind, options=options, guesses=columns.guesses)
+        self._columns, self._read, self._options = columns, read, options
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The rows, file by file, at most size at once."""
-        examples = RowExamples(self._columns, self._options)
-        for one in self._files:
-            try:
-                rows = Gatherer(fresh(one), size, self.input_kind)
-            except RejectedError as err:
-                yield unreadable(source_file(one.path, one.status), one.key, err)
-            else:
-                yield from self._file_batches(one, rows, examples)
+        self._examples = RowExamples(self._columns, self._options)
+        return super().batches(size)
 
-    def _file_batches(self, one: FoundFile, rows: Gatherer, examples: RowExamples) -> Iterator[Batch]:
+    def _file_batches(self, one: FoundFile, file: SourceFile, size: int) -> Iterator[Batch]:
+        rows, examples, label = Gatherer(file, size, self.input_kind), self._examples, self._label_of(one)
         failed: RejectedError | None = None
-        label = self._label(one.path, one.key)
         try:
             for row in self._read(one.path):
                 key, example = examples.example(row, key=f"{one.key}#{rows.row}", label=label)
@@ -85,19 +58,3 @@ class RowReader:
         last = rows.end(failed)
         if last is not None:
             yield last
-
-
-def fresh(one: FoundFile) -> SourceFile:
-    """A file's size and time as they are now.
-
-    Raises:
-        RejectedError: It is gone, or no file any more.
-    """
-    status = stat_of(one.path)
-    check_regular(one.path, status)
-    return source_file(one.path, status)
-
-
-def unreadable(file: SourceFile, key: str, err: RejectedError) -> RowBatch:
-    """A batch without rows, for a file of which nothing can be read."""
-    return RowBatch(file, [], [], [], [], [], (Refused(file, None, key, err.reason, str(err)),))

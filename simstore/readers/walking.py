@@ -107,12 +107,23 @@ class _Walk:
 
     def _in_store(self, path: str) -> bool:
         """Whether a link leads into a store: tells it then."""
-        folder = os.path.dirname(os.path.realpath(path))
+        folder = _folder_of_target(path)
         if folder not in self._stores:
             self._stores[folder] = store_around(folder) is not None
         if self._stores[folder]:
             self._note(path, "a link into " + STORE_NOTE)
         return self._stores[folder]
+
+
+def _folder_of_target(path: str) -> str:
+    """A folder in which lies what a link leads to; its own path may hold links. realpath() would ask for each part of it."""
+    try:
+        target = os.path.join(os.path.dirname(path), os.readlink(path))
+    except OSError as err:
+        raise refusal(path, err) from err
+    if os.path.basename(target) in ("", ".", "..") or os.path.islink(target):
+        target = os.path.realpath(path)
+    return os.path.dirname(target)
 
 
 def _inode(status: os.stat_result) -> _Inode:
