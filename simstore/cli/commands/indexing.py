@@ -101,15 +101,13 @@ def _index(
         image_column=image_column, label_from=label_from, format=format, max_pixels=max_pixels,
     )  # fmt: skip
     given: list[Any] = list(sources)
-    with (
-        _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened,
-        _stopping() as stop,
-        progress_bar() as progress,
-    ):
-        done = opened.ingest(
-            given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors,
-            timeout_s=timeout, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
-        )  # fmt: skip
+    with _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened, progress_bar() as progress:
+        with _stopping() as stop:
+            done = opened.ingest(
+                given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors,
+                timeout_s=timeout, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
+            )  # fmt: skip
+        opened.close(progress=progress)  # graphs are built to the end
     _tell(done, store, report, as_json=json)
     ended(INTERRUPTED if done.is_interrupted else PROBLEMS if strict and (done.rejected or done.rejected_before) else 0)
 

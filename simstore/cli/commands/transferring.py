@@ -82,6 +82,7 @@ def _import(
     with _opened(store, info, given) as opened, progress_bar() as progress:
         done = import_file(opened, file, upsert=upsert, progress=progress)
         has_embedder = opened.embedder is not None
+        opened.close(progress=progress)  # graphs are built
     if json:
         print_json(done)
         return
