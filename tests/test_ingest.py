@@ -23,7 +23,7 @@ from simstore.errors import (
     TooManyRejectedError,
 )
 from simstore.ingest import texts_of
-from simstore.readers import Refused, SourceFile
+from simstore.readers import Example, Refused, SourceFile
 
 FILE = SourceFile("/data/a.csv", 100, 7)
 
@@ -229,6 +229,23 @@ def test_each_kind_of_bad_example_is_noted_and_ends_nothing(store: Store) -> Non
             MemoryReader(keys, array, labels, data, file=FILE, source="/data/a.csv", refused=refused),
             retry_errors=True, max_errors=5,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [[1], "text", 5, 0, ""])
+def test_data_of_an_example_that_is_no_dict_is_rejected(store: Store, data: Any) -> None:
+    """The stamp goes into the dict: beside anything else it would make what nobody can unpack."""
+    examples: list[Any] = [
+        Example("a", np.ones(4), data={"n": 1}),
+        Example("b", np.ones(4), data=data),
+        Example("c", np.ones(4)),
+    ]
+    report = store.ingest(lambda: examples)
+    assert (report.added, report.rejected) == (2, {"bad data": 1})
+    assert [(item.key, set(item.data)) for item in store.scan()] == [("a", {"n", "_source"}), ("c", {"_source"})]
+    [note] = store.rejected()
+    assert (note.key, note.row) == ("b", 1) and f"a dict, not {type(data).__name__}" in note.message
+    of_ones = MemoryReader(["d", "e"], np.ones((2, 4), np.float32), data=[{"n": 1}, data or [1]])
+    assert store.ingest(of_ones).rejected == {"bad data": 1}  # a reader of someone else's
 
 
 def test_files_that_cannot_be_decoded(embedding: Store, folder: Path) -> None:

@@ -43,6 +43,8 @@ class Packing:
 
     def _beside(self, more: dict[str, Any], entry: bytes) -> bytes | InvalidDataError:
         """The map of more and a packed entry."""
+        if not isinstance(more, dict):  # whose bytes would begin with no map's header
+            return InvalidDataError(f"the data of an example is a dict, not {type(more).__name__}")
         try:
             packed = pack(self._packer, more)
         except InvalidDataError as err:
