@@ -141,7 +141,9 @@ def test_a_source_of_which_nothing_is_left(stores: OpenStore, tmp_path: Path) ->
 @pytest.mark.parametrize("how", ["empty", "cut off", "another column"])
 def test_the_rows_of_a_file_that_cannot_be_read_are_kept(stores: OpenStore, tmp_path: Path, how: str) -> None:
     """Nobody knows what has vanished from it: rows behind a tear are not gone."""
-    store = stores(metric="l2", embedder=FunctionEmbedder(lambda texts: np.array([[len(t), 1] for t in texts]), name="n", dim=2))
+    store = stores(
+        metric="l2", embedder=FunctionEmbedder(lambda texts: np.array([[len(t), 1] for t in texts]), name="n", dim=2)
+    )
 
     def write(i: int, n: int, *, column: str = "text") -> Path:
         path = tmp_path / f"{i:02}.csv.gz"
