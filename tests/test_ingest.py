@@ -203,6 +203,22 @@ def test_what_users_added_to_the_data_of_an_unchanged_file_stays(embedding: Stor
     assert data["mine"] == 1 and data["_source"]["mtime_ns"] == 5
 
 
+def test_a_pattern_of_several_formats(store: Store, tmp_path: Path) -> None:
+    """It has a reader for each format, all with one source."""
+    np.save(tmp_path / "a.npy", vectors(3))
+    np.savez(tmp_path / "b.npz", vectors=vectors(2, 9))
+    (tmp_path / "c.jsonl").write_text('{"id": "j", "vector": [1, 2, 3, 4]}\n')
+    pattern = str(tmp_path / "*")
+    assert counts(store.ingest(pattern)) == (6, 0, 0, 0, 0)
+    assert {item.key for item in store.scan()} == {"a.npy#0", "a.npy#1", "a.npy#2", "b.npz#0", "b.npz#1", "j"}
+    (tmp_path / "c.jsonl").unlink()
+    report = store.ingest(pattern, prune=True, force=True)
+    assert (report.unchanged, report.pruned, len(store)) == (5, 1, 5)
+    for twice in ([pattern, pattern], [tmp_path / "a.npy", pattern, tmp_path / "a.npy"]):
+        with pytest.raises(InvalidArgumentError, match="is given twice"):
+            store.ingest(twice)
+
+
 # -- what cannot be taken in ---------------------------------------------------------------------------------------------
 
 
