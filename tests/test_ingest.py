@@ -20,6 +20,7 @@ from simstore.errors import (
     IngestError,
     InvalidArgumentError,
     ReadOnlyStoreError,
+    SourceError,
     TooManyRejectedError,
 )
 from simstore.ingest import texts_of
@@ -217,6 +218,29 @@ def test_a_pattern_of_several_formats(store: Store, tmp_path: Path) -> None:
     for twice in ([pattern, pattern], [tmp_path / "a.npy", pattern, tmp_path / "a.npy"]):
         with pytest.raises(InvalidArgumentError, match="is given twice"):
             store.ingest(twice)
+
+
+def test_one_of_several_files_that_cannot_be_read_ends_nothing(store: Store, tmp_path: Path) -> None:
+    """A shell that expands * names each file."""
+    for name in "abc":
+        np.save(tmp_path / f"{name}.npy", vectors(3, ord(name)))
+    files: list[Any] = [tmp_path / f"{name}.npy" for name in "abcd"]
+    (tmp_path / "d.npy").symlink_to("away")
+    assert counts(store.ingest(files)) == (9, 0, 0, 0, 1)
+    (tmp_path / "b.npy").write_bytes(b"")
+    report = store.ingest(files, prune=True)
+    assert (report.unchanged, report.rejected, report.rejected_before) == (6, {"empty": 1}, 1)
+    assert (report.vanished, len(store)) == (0, 9)
+    assert {(note.file, note.key, note.reason) for note in store.rejected()} == {
+        (str(tmp_path / "b.npy"), "b.npy", "empty"), (str(tmp_path / "d.npy"), "d.npy", "dangling link"),
+    }  # fmt: skip
+    np.save(tmp_path / "b.npy", vectors(3, ord("b")))
+    assert counts(store.ingest(files)) == (0, 0, 9, 0, 0) and len(store.rejected()) == 1
+    with pytest.raises(SourceError, match=r"x\.npy.*no such file"):
+        store.ingest([*files, tmp_path / "x.npy"])
+    with pytest.raises(SourceError, match=r"none of 2 files can be read; the first: .*d\.npy' leads to 'away'"):
+        (tmp_path / "e").touch()
+        store.ingest([tmp_path / "d.npy", tmp_path / "e"])
 
 
 # -- what cannot be taken in ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from simstore.readers.patterns import pattern_readers
 from simstore.readers.reader import Example, Reader
 from simstore.readers.sniffing import format_of
 from simstore.readers.store_folders import store_around
+from simstore.readers.unread import UnreadReader
 from simstore.readers.walking import Found, FoundFile, walk
 
 __all__ = ["open_sources"]
@@ -34,7 +35,7 @@ def open_sources(sources: Any, options: ReadOptions | None = None) -> list[Reade
     """Readers of a data set, or of several.
 
     A file is read by what it holds, whatever it is called; a folder stands for the images in it and below; a pattern may
-    hold ``*``, ``?``, ``[abc]`` and ``**``.
+    hold ``*``, ``?``, ``[abc]`` and ``**``. Of several sources, files that cannot be read are refused, as those of a pattern are.
 
     Args:
         sources: A path or pattern, a Reader, a tf.data.Dataset, an iterable of Example or a function that returns one; or
@@ -53,11 +54,27 @@ def open_sources(sources: Any, options: ReadOptions | None = None) -> list[Reade
     listed = list(sources) if isinstance(sources, (list, tuple)) and not _are_examples(sources) else [sources]
     if not listed:
         raise SourceError("no source was given: name a file, a folder or a pattern")
-    return [reader for source in listed for reader in _opened(source, options)]
+    if len(listed) == 1:
+        return _opened(listed[0], options)
+    readers = [reader for source in listed for reader in _opened_or_unread(source, options)]
+    if all(isinstance(reader, UnreadReader) for reader in readers):
+        raise SourceError(f"none of {len(readers)} files can be read; the first: {readers[0].error}")
+    return readers
 
 
 def _are_examples(sources: Any) -> bool:
     return bool(sources) and all(isinstance(source, Example) for source in sources)
+
+
+def _opened_or_unread(source: Any, options: ReadOptions) -> list[Reader]:
+    """The readers of one source of several: one file that is empty or damaged is no reason to read none of them."""
+    try:
+        return _opened(source, options)
+    except SourceError as err:
+        why = err.__cause__
+        if not isinstance(why, RejectedError) or why.reason == "vanished":  # a typo, a wrong option
+            raise
+        return [UnreadReader(os.path.abspath(os.fsdecode(source)), why)]
 
 
 def _opened(source: Any, options: ReadOptions) -> list[Reader]:
