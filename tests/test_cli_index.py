@@ -145,6 +145,18 @@ def test_reembed(folder: Path) -> None:
     assert ok("info", "p.sim", "--json").lines[0]["dim"] == 1
 
 
+def test_reembed_by_an_embedder_that_learns_from_the_texts_first(folder: Path) -> None:
+    pytest.importorskip("keras")
+    table(folder, 30)
+    ok("index", "t.csv", "-s", "t.sim", *LENGTHS)
+    assert "--field" in run("reembed", "t.sim", "--embedder", "text-ngram").err
+    moved = ok("reembed", "t.sim", "--embedder", "text-ngram", "--field", "text", "--json")
+    assert moved.lines == [{"n_items": 30, "dim": 256, "n_resumed": 0}]
+    ok("index", "t.csv", "-s", "n.sim", "--embedder", "text-ngram")
+    new, old = (ok("list", name, "--json", "--with-vectors").lines for name in ("n.sim", "t.sim"))
+    assert [(item["key"], item["vector"]) for item in new] == [(item["key"], item["vector"]) for item in old]
+
+
 def test_vectors_need_no_embedder(folder: Path) -> None:
     np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
     estimate = ok("index", "v.npy", "-s", "v.sim", "--dry-run", "--json").lines[0]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from simstore.store import Store
     from simstore.types import ImageInput, Item
 
-__all__ = ["MAX_PIXELS", "embedder_of", "image_at", "image_decoder", "inputs_of_items", "source_file_of"]
+__all__ = ["MAX_PIXELS", "embedder_of", "field_of_items", "image_at", "image_decoder", "inputs_of_items", "source_file_of"]
 
 MAX_PIXELS = 100_000_000
 
@@ -59,21 +59,30 @@ def source_file_of(data: Any) -> str | None:
     return source.get("file") or None
 
 
-def inputs_of_items(embedder: "Embedder", field: str | None) -> Callable[["Item"], Any]:
-    """item → its input: a field of its data, or the image file that it was made from."""
+def field_of_items(field: str) -> Callable[["Item"], Any]:
+    """item → a field of its data.
+
+    Raises:
+        InvalidFilterError: It is no path.
+    """
     from simstore.where.kinds import MISSING
     from simstore.where.paths import path_of, value_at
 
+    path = path_of(field, place="--field")
+
+    def value(item: "Item") -> Any:
+        found = value_at(item.data, path)
+        if found is MISSING:
+            raise InvalidArgumentError(f"the item {item.key!r} has no field {field!r} in its data: name another --field")
+        return found
+
+    return value
+
+
+def inputs_of_items(embedder: "Embedder", field: str | None) -> Callable[["Item"], Any]:
+    """item → its input: a field of its data, or the image file that it was made from."""
     if field is not None:
-        path = path_of(field, place="--field")
-
-        def value(item: "Item") -> Any:
-            found = value_at(item.data, path)
-            if found is MISSING:
-                raise InvalidArgumentError(f"the item {item.key!r} has no field {field!r} in its data: name another --field")
-            return found
-
-        return value
+        return field_of_items(field)
     decode = image_decoder(embedder)
 
     def pixels(item: "Item") -> Any:

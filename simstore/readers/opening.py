@@ -35,7 +35,8 @@ def open_sources(sources: Any, options: ReadOptions | None = None) -> list[Reade
     """Readers of a data set, or of several.
 
     A file is read by what it holds, whatever it is called; a folder stands for the images in it and below; a pattern may
-    hold ``*``, ``?``, ``[abc]`` and ``**``. Of several sources, files that cannot be read are refused, as those of a pattern are.
+    hold ``*``, ``?``, ``[abc]`` and ``**``. Of several sources, files that cannot be read are refused, as are those of a
+    pattern.
 
     Args:
         sources: A path or pattern, a Reader, a tf.data.Dataset, an iterable of Example or a function that returns one; or
@@ -57,8 +58,9 @@ def open_sources(sources: Any, options: ReadOptions | None = None) -> list[Reade
     if len(listed) == 1:
         return _opened(listed[0], options)
     readers = [reader for source in listed for reader in _opened_or_unread(source, options)]
-    if all(isinstance(reader, UnreadReader) for reader in readers):
-        raise SourceError(f"none of {len(readers)} files can be read; the first: {readers[0].error}")
+    unread = [reader.error for reader in readers if isinstance(reader, UnreadReader)]
+    if len(unread) == len(readers):
+        raise SourceError(f"none of {len(unread)} files can be read; the first: {unread[0]}")
     return readers
 
 

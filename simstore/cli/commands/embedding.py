@@ -1,14 +1,19 @@
 """reembed, embedders, rejected."""
 
 from collections import Counter
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simstore.cli.examples import examples
 from simstore.cli.opened import named, to_read, to_write
 from simstore.cli.options import AsJson, StorePath
+from simstore.cli.outcome import refuse
 from simstore.cli.printing import key_text, note, print_json, print_table, print_text, progress_bar
+
+if TYPE_CHECKING:
+    from simstore.store import Store
 
 __all__ = ["register"]
 
@@ -45,7 +50,7 @@ def _reembed(
     from simstore.cli.inputs import inputs_of_items
 
     with to_write(store) as opened, progress_bar() as progress:
-        new = named(embedder)
+        new = named(embedder, texts=_texts(opened, embedder, field))
         done = opened.reembed(new, inputs=inputs_of_items(new, field), batch_size=batch_size, progress=progress)
     if json:
         print_json(done)
@@ -53,6 +58,20 @@ def _reembed(
         resumed = f" ({done.n_resumed:,} had them already)" if done.n_resumed else ""
         print_text(f"{done.n_items:,} items have vectors of {done.dim:,} numbers by {new.spec.name}{resumed}")
         print_text(f"fastest to search after: simstore optimize {store}")
+
+
+def _texts(store: "Store", name: str, field: str | None) -> "Iterator[str] | None":
+    """The texts that an embedder of a name learns from before it embeds any; None if it needs none."""
+    from simstore.cli.inputs import field_of_items
+    from simstore.embedders import embedder_names
+
+    if not any(info.name == name and info.needs_texts for info in embedder_names()):
+        return None
+    if field is None:
+        refuse(f"{name} embeds texts: name the field of the items' data that holds them", ["--field"])
+    note(f"{name} goes through all texts once, before they are embedded")
+    text_of = field_of_items(field)
+    return (text_of(item) for item in store.scan())
 
 
 def _embedders(json: AsJson = False) -> None:
