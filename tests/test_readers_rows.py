@@ -230,6 +230,27 @@ def test_a_text_that_is_its_own_key_or_label(tmp_path: Path) -> None:
         opened(vector, vector_column="vector", key_column="vector")
 
 
+def test_fractions_are_neither_guessed_as_labels_nor_floats_as_keys(tmp_path: Path) -> None:
+    """What is to be predicted is often called "y", or "target"."""
+    values, ids = [0.5, 2.0, float("nan")], [1.0, 2.0, 3.0]
+    lines = [f'{{"text": "t{i}", "y": {y}, "id": {key}}}\n' for i, (y, key) in enumerate(zip([0.5, 2.0, 3], ids, strict=True))]
+    np.savez(tmp_path / "a.npz", text=np.array(["t0", "t1", "t2"]), y=np.array(values), id=np.array(ids))
+    readers = [
+        opened(write(tmp_path / "a.csv", "text,y,n\nt0,0.5,1\nt1,2.0,2\nt2,,3\n")),
+        opened(write(tmp_path / "a.jsonl", "".join(lines))),
+        opened(tmp_path / "a.npz"),
+    ]
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.table({"text": ["t0", "t1", "t2"], "y": values, "id": ids}), tmp_path / "a.parquet")
+    for reader in [*readers, opened(tmp_path / "a.parquet")]:
+        name = Path(reader.source).name
+        found = read_all(reader)
+        assert [(one.key, one.label, one.input) for one in found] == [(f"{name}#{i}", None, f"t{i}") for i in range(3)]
+        assert [one.data["y"] for one in found[:2]] == [0.5, 2.0] and reasons(reader) == {}
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": [1.0, None]}), tmp_path / "b.parquet")  # as pandas does
+    assert [one.label for one in read_all(opened(tmp_path / "b.parquet"))] == [1, None]
+
+
 # -- JSON Lines ------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from simstore.readers.columns import Columns, choose_columns
 from simstore.readers.files import shown
 from simstore.readers.npy_files import Shape, kind_of_array, npy_chunks, npy_shape, npz_chunks, npz_members
 from simstore.readers.options import ReadOptions
-from simstore.readers.parquet_rows import parquet_columns
+from simstore.readers.parquet_rows import parquet_length
 from simstore.readers.parquet_vectors import parquet_vector_chunks, parquet_width
 from simstore.readers.reader import InputKind
 from simstore.readers.vecs_files import vecs_chunks, vecs_shape
@@ -61,7 +61,8 @@ def npz_reader(source: str, files: Files, options: ReadOptions) -> ArrayReader:
     """A reader of npz files; their arrays are the columns."""
     where = shown(files[0].path)
     shapes, types = npz_members(files[0].path)
-    columns = choose_columns(types, options, where)
+    floats = {name for name, (_, dtype) in shapes.items() if dtype.kind == "f"}
+    columns = choose_columns(types, options, where, no_keys=floats)
     columns, guesses = _fitting(columns, shapes, options, where)
     n = shapes[columns.input][0][0]
     kind = kind_of_array(shapes[columns.input], options, f"{where}: {columns.input!r}")
@@ -120,7 +121,7 @@ def parquet_vector_reader(source: str, files: Files, options: ReadOptions, colum
     if not dim:
         raise SourceError(f"{shown(files[0].path)}: column {columns.input!r} holds no vector")
     read = partial(parquet_vector_chunks, columns=columns, dim=dim)
-    n = known_sum(files, lambda path: parquet_columns(path)[1])
+    n = known_sum(files, parquet_length)
     return ArrayReader(
         source,
         files,

@@ -1,6 +1,7 @@
 """Which columns of a table are the input, the key and the label: named by the user, or guessed by name and type."""
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,9 +9,9 @@ from simstore.errors import InvalidArgumentError, SourceError
 from simstore.readers.options import ReadOptions
 from simstore.readers.reader import InputKind
 
-__all__ = ["ColumnType", "Columns", "choose_columns"]
+__all__ = ["ColumnType", "Columns", "choose_columns", "number_type"]
 
-ColumnType = Literal["text", "number", "vector", "array", "bytes", "other"]
+ColumnType = Literal["text", "number", "fraction", "vector", "array", "bytes", "other"]
 _Kind = Literal["text", "vector", "image"]
 
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -27,6 +28,11 @@ _TYPES: dict[str, tuple[str, ...]] = {
     "key": ("text", "number"),
     "label": ("text", "number"),
 }
+
+
+def number_type(values: Iterable[float | None]) -> ColumnType:
+    """What a column of numbers is good for: fractions are no labels, though it may be called "y"."""
+    return "fraction" if any(value is not None and math.isfinite(value) and value % 1 for value in values) else "number"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from simstore.errors import RejectedError
-from simstore.readers.columns import ColumnType
+from simstore.readers.columns import ColumnType, number_type
 from simstore.readers.compression import bare_name, reading
 from simstore.readers.files import shown
 from simstore.readers.json_rows import Row
@@ -30,12 +30,14 @@ class CsvShape(NamedTuple):
         delimiter: One of , ; | and the tabulator.
         names: The columns.
         types: For some of these what their texts stand for: "int", "float", "bool".
+        fractions: Those of floats that are not all whole.
         no_keys: Columns in which a text is missing, or there twice.
     """
 
     delimiter: str
     names: tuple[str, ...]
     types: dict[str, str]
+    fractions: tuple[str, ...]
     no_keys: tuple[str, ...]
 
 
@@ -54,7 +56,9 @@ def csv_shape(path: str) -> CsvShape:
     texts = {name: [row[i] for row in full] for i, name in enumerate(names)}
     types = {name: _type(column) for name, column in texts.items()}
     no_keys = tuple(name for name, column in texts.items() if not all(column) or len(set(column)) < len(column))
-    return CsvShape(delimiter, names, {name: kind for name, kind in types.items() if kind}, no_keys)
+    floats = [name for name in names if types[name] == "float"]
+    fractions = tuple(name for name in floats if number_type(float(text) for text in texts[name] if text) == "fraction")
+    return CsvShape(delimiter, names, {name: kind for name, kind in types.items() if kind}, fractions, no_keys)
 
 
 def _first(lines: Lines) -> list[str]:
@@ -69,7 +73,9 @@ def _first(lines: Lines) -> list[str]:
 
 def csv_columns(shape: CsvShape) -> dict[str, ColumnType]:
     """What the columns hold, by name."""
-    return {name: "number" if shape.types.get(name) in ("int", "float") else "text" for name in shape.names}
+    numbers: dict[str, ColumnType] = {name: "number" for name, kind in shape.types.items() if kind != "bool"}
+    numbers.update(dict.fromkeys(shape.fractions, "fraction"))
+    return {name: numbers.get(name, "text") for name in shape.names}
 
 
 def delimiter_of(lines: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from simstore.readers.files import shown
 from simstore.readers.image_files import ImageReader
 from simstore.readers.json_rows import json_columns, json_rows, line_rows
 from simstore.readers.options import ReadOptions
-from simstore.readers.parquet_rows import parquet_columns, parquet_rows
+from simstore.readers.parquet_rows import parquet_columns, parquet_length, parquet_rows
 from simstore.readers.reader import Reader
 from simstore.readers.row_files import ReadRows, RowReader
 from simstore.readers.tfrecord_rows import check_spec, tfrecord_columns, tfrecord_rows, tfrecord_spec
@@ -76,11 +76,12 @@ def _tfrecord(source: str, files: Files, options: ReadOptions) -> Reader:
 
 
 def _parquet(source: str, files: Files, options: ReadOptions) -> Reader:
-    columns = choose_columns(parquet_columns(files[0].path)[0], options, shown(files[0].path))
+    types, floats = parquet_columns(files[0].path)
+    columns = choose_columns(types, options, shown(files[0].path), no_keys=floats)
     if columns.kind in ("vector", "array"):
         return parquet_vector_reader(source, files, options, columns)
     reader = _rows(source, files, options, "parquet", columns, partial(parquet_rows, needed=columns.used()))
-    reader.n_examples = known_sum(files, lambda path: parquet_columns(path)[1])
+    reader.n_examples = known_sum(files, parquet_length)
     return reader
 
 

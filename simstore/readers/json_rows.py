@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from simstore.errors import RejectedError
-from simstore.readers.columns import ColumnType
+from simstore.readers.columns import ColumnType, number_type
 from simstore.readers.compression import reading
 from simstore.readers.text_lines import Lines, open_text
 
@@ -77,6 +77,8 @@ def json_columns(path: str) -> tuple[dict[str, ColumnType], set[str]]:
         for name, value in row.items():
             if value is not None and types.get(name, "other") == "other":
                 types[name] = _type_of(value)
+            elif types.get(name) == "number" and isinstance(value, float):
+                types[name] = number_type([value])
             else:
                 types.setdefault(name, "other")
     return types, {name for name in types if not _is_unique([row.get(name) for row in rows])}
@@ -91,7 +93,7 @@ def _type_of(value: Any) -> ColumnType:
     if isinstance(value, str):
         return "text"
     if isinstance(value, (int, float)):
-        return "number"
+        return number_type([value])
     if isinstance(value, list) and value and all(isinstance(one, (int, float)) for one in value[:16]):
         return "vector"
     return "other"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from simstore.errors import RejectedError, SourceError
 from simstore.readers.array_files import Chunk, float_vectors
-from simstore.readers.columns import Columns, ColumnType
+from simstore.readers.columns import Columns, ColumnType, number_type
 from simstore.readers.compression import open_stream, reading
 from simstore.readers.files import open_regular, shown
 from simstore.readers.npy_stream import NpyStream
@@ -21,6 +21,8 @@ from simstore.readers.values import key_of, label_of
 from simstore.types import Key
 
 __all__ = ["kind_of_array", "npy_chunks", "npy_shape", "npz_chunks", "npz_members"]
+
+_SAMPLE = 1_000  # values that tell whether numbers are labels
 
 Shape = tuple[tuple[int, ...], np.dtype[Any]]
 
@@ -113,24 +115,34 @@ def npz_members(path: str) -> tuple[dict[str, Shape], dict[str, ColumnType]]:
         RejectedError: It cannot be read.
     """
     shapes: dict[str, Shape] = {}
+    types: dict[str, ColumnType] = {}
     with _open_npz(path) as members:
         for name in [name.removesuffix(".npy") for name in members.namelist() if name.endswith(".npy")]:
             try:
                 with ExitStack() as stack:
                     array = _arrays(stack, members, [name], path)[name]
                     shapes[name] = array.shape, array.dtype
+                    types[name] = _column_type(array)
             except RejectedError as err:
                 if err.reason != "not numbers or texts":
                     raise
-    return shapes, {name: _column_type(*shape) for name, shape in shapes.items()}
+    return shapes, types
 
 
-def _column_type(shape: tuple[int, ...], dtype: np.dtype[Any]) -> ColumnType:
-    if dtype.kind in "US":
-        return "text" if len(shape) == 1 else "other"
-    if len(shape) == 1:
+def _column_type(array: NpyStream) -> ColumnType:
+    n_axes = len(array.shape)
+    if array.dtype.kind in "US":
+        return "text" if n_axes == 1 else "other"
+    if n_axes == 1:
+        return _number_type(array) if array.dtype.kind == "f" else "number"
+    return "vector" if n_axes == 2 else "array"
+
+
+def _number_type(array: NpyStream) -> ColumnType:
+    try:
+        return number_type(array.read(_SAMPLE).tolist())
+    except RejectedError:  # told when it is to be read
         return "number"
-    return "vector" if len(shape) == 2 else "array"
 
 
 def npz_chunks(path: str, size: int, *, columns: Columns, kind: InputKind, rest: Sequence[str]) -> Iterator[Chunk]:

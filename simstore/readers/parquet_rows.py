@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from simstore.errors import PackageMissingError, RejectedError
-from simstore.readers.columns import ColumnType
+from simstore.readers.columns import ColumnType, number_type
 from simstore.readers.compression import reading
 from simstore.readers.files import open_regular, shown
 from simstore.readers.json_rows import Row
 
-__all__ = ["open_parquet", "parquet_columns", "parquet_rows", "record_batches"]
+__all__ = ["open_parquet", "parquet_columns", "parquet_length", "parquet_rows", "record_batches"]
 
 _BUFFER = 1 << 20
 _ROWS = 1024
@@ -43,15 +43,34 @@ def open_parquet(path: str) -> Iterator[Any]:
             raise
 
 
-def parquet_columns(path: str) -> tuple[dict[str, ColumnType], int]:
-    """What the columns hold, by name, and the number of rows.
+def parquet_columns(path: str) -> tuple[dict[str, ColumnType], set[str]]:
+    """What the columns hold, by name; and those of floats, which cannot be keys.
 
     Raises:
         RejectedError: It cannot be read.
     """
     pyarrow = _import_pyarrow()
     with open_parquet(path) as file:
-        return {field.name: _type(pyarrow, field.type) for field in file.schema_arrow}, file.metadata.num_rows
+        types = {field.name: _type(pyarrow, field.type) for field in file.schema_arrow}
+        floats = [field.name for field in file.schema_arrow if pyarrow.types.is_floating(field.type)]
+        types.update({name: number_type(values) for name, values in _first(file, floats).items()})
+    return types, set(floats)
+
+
+def _first(file: Any, names: list[str]) -> dict[str, list[Any]]:
+    """The first values of columns."""
+    batches = file.iter_batches(batch_size=_ROWS, columns=names, use_threads=False) if names else ()
+    return next((batch.to_pydict() for batch in batches), {})
+
+
+def parquet_length(path: str) -> int:
+    """The number of rows.
+
+    Raises:
+        RejectedError: It cannot be read.
+    """
+    with open_parquet(path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _type(pyarrow: Any, held: Any) -> ColumnType:
