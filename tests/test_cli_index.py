@@ -168,6 +168,8 @@ def test_vectors_need_no_embedder(folder: Path) -> None:
         (["index", "photos", "-s", "p.sim", *COLOURS, "--metric", "cos"], 2, "cosine"),
         (["index", "photos", "-s", "p.sim", *COLOURS, "--format", "pictures"], 2, "pictures"),
         (["index", "photos", *COLOURS], 2, "--store"),
+        (["index", "", "-s", "p.sim", *COLOURS], 2, "an empty path"),
+        (["index", "photos", "-s", "p.sim", *COLOURS, "--report", "none/r.json"], 2, "there is no folder 'none'"),
     ],
 )
 def test_what_is_wrong_makes_no_store(words: list[str], code: int, said: str, folder: Path) -> None:
@@ -177,6 +179,26 @@ def test_what_is_wrong_makes_no_store(words: list[str], code: int, said: str, fo
     flat = " ".join(result.err.replace("│", " ").split())
     assert (result.code, said in flat, "Traceback" in flat) == (code, True, False), flat
     assert not (folder / "p.sim").exists()
+
+
+def test_a_store_that_holds_nothing_yet_takes_another_embedder(folder: Path) -> None:
+    """The first run was given one that fails on everything."""
+    photos(folder)
+    failed = run("index", "photos", "-s", "p.sim", *LENGTHS)
+    assert failed.code == 3 and "the embedder fails" in failed.err and ok("list", "p.sim", "--count").out == "0\n"
+    assert ok("index", "photos", "-s", "p.sim", *COLOURS, "--json").lines[0]["added"] == 12
+    assert ok("info", "p.sim", "--json").lines[0]["dim"] == 3 and ok("check", "p.sim", "--deep").out == "sound\n"
+    refused = run("index", "photos", "-s", "p.sim", *LENGTHS)
+    assert refused.code == 3 and "the store was made with the embedder" in refused.err
+
+
+def test_texts_are_not_gone_through_for_a_store_of_another_embedder(folder: Path) -> None:
+    pytest.importorskip("keras")
+    table(folder)
+    ok("index", "t.csv", "-s", "t.sim", *LENGTHS)
+    refused = run("index", "t.csv", "-s", "t.sim", "--embedder", "text-ngram")
+    assert refused.code == 3 and "goes through" not in refused.err
+    assert "holds vectors of the embedder 'own_embedders:lengths'" in refused.err and "simstore reembed" in refused.err
 
 
 def test_embedders_are_listed() -> None:

@@ -211,6 +211,19 @@ def test_while_closing(tmp_path: Path, how: str) -> None:
     assert n >= 3
 
 
+def test_an_error_is_told_rather_than_that_of_closing_after_it(tmp_path: Path) -> None:
+    """On a full disk both fail; that all is there but a graph would be a lie about what was not written."""
+    files = FullFiles(None)
+    store = open_with(tmp_path / "s.sim", files)
+    model = filled(store, folded=False)
+    with pytest.raises(StorageFullError, match=r"^the call found no space$"), store:
+        files.left = files.count
+        raise StorageFullError("the call found no space")
+    assert "(closed)" in repr(store)
+    with open_with(tmp_path / "s.sim", LocalFiles()) as again:
+        assert_sound(tmp_path / "s.sim", again, model)
+
+
 def remembered(store: Store) -> World:
     """A store with a snapshot, and with something to purge."""
     call(store, naming("snapshot", "one"))

@@ -23,7 +23,7 @@ from simstore.errors import (
     TooManyRejectedError,
 )
 from simstore.ingest import texts_of
-from simstore.readers import Refused, SourceFile
+from simstore.readers import Example, Refused, SourceFile
 
 FILE = SourceFile("/data/a.csv", 100, 7)
 
@@ -203,6 +203,22 @@ def test_what_users_added_to_the_data_of_an_unchanged_file_stays(embedding: Stor
     assert data["mine"] == 1 and data["_source"]["mtime_ns"] == 5
 
 
+def test_a_pattern_of_several_formats(store: Store, tmp_path: Path) -> None:
+    """It has a reader for each format, all with one source."""
+    np.save(tmp_path / "a.npy", vectors(3))
+    np.savez(tmp_path / "b.npz", vectors=vectors(2, 9))
+    (tmp_path / "c.jsonl").write_text('{"id": "j", "vector": [1, 2, 3, 4]}\n')
+    pattern = str(tmp_path / "*")
+    assert counts(store.ingest(pattern)) == (6, 0, 0, 0, 0)
+    assert {item.key for item in store.scan()} == {"a.npy#0", "a.npy#1", "a.npy#2", "b.npz#0", "b.npz#1", "j"}
+    (tmp_path / "c.jsonl").unlink()
+    report = store.ingest(pattern, prune=True, force=True)
+    assert (report.unchanged, report.pruned, len(store)) == (5, 1, 5)
+    for twice in ([pattern, pattern], [tmp_path / "a.npy", pattern, tmp_path / "a.npy"]):
+        with pytest.raises(InvalidArgumentError, match="is given twice"):
+            store.ingest(twice)
+
+
 # -- what cannot be taken in ---------------------------------------------------------------------------------------------
 
 
@@ -229,6 +245,23 @@ def test_each_kind_of_bad_example_is_noted_and_ends_nothing(store: Store) -> Non
             MemoryReader(keys, array, labels, data, file=FILE, source="/data/a.csv", refused=refused),
             retry_errors=True, max_errors=5,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [[1], "text", 5, 0, ""])
+def test_data_of_an_example_that_is_no_dict_is_rejected(store: Store, data: Any) -> None:
+    """The stamp goes into the dict: beside anything else it would make what nobody can unpack."""
+    examples: list[Any] = [
+        Example("a", np.ones(4), data={"n": 1}),
+        Example("b", np.ones(4), data=data),
+        Example("c", np.ones(4)),
+    ]
+    report = store.ingest(lambda: examples)
+    assert (report.added, report.rejected) == (2, {"bad data": 1})
+    assert [(item.key, set(item.data)) for item in store.scan()] == [("a", {"n", "_source"}), ("c", {"_source"})]
+    [note] = store.rejected()
+    assert (note.key, note.row) == ("b", 1) and f"a dict, not {type(data).__name__}" in note.message
+    of_ones = MemoryReader(["d", "e"], np.ones((2, 4), np.float32), data=[{"n": 1}, data or [1]])
+    assert store.ingest(of_ones).rejected == {"bad data": 1}  # a reader of someone else's
 
 
 def test_files_that_cannot_be_decoded(embedding: Store, folder: Path) -> None:

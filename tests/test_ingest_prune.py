@@ -1,5 +1,7 @@
 """Items whose example is no longer there: told, and deleted where that is wanted and safe."""
 
+import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from sources import FolderReader, MemoryReader, contents, write_file
 from worlds import embedder
 
 from simstore import Store
+from simstore.embedders import FunctionEmbedder
 from simstore.errors import PruneRefusedError, SimstoreError, SourceError
 
 
@@ -133,3 +136,46 @@ def test_a_source_of_which_nothing_is_left(stores: OpenStore, tmp_path: Path) ->
     assert (str(tmp_path / "a.npy"), "nothing is there") in report.ignored
     with pytest.raises(SourceError, match=r"no such file$"):  # nothing of it is in the store, either
         store.ingest(both, prune=True, force=True)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut off", "another column"])
+def test_the_rows_of_a_file_that_cannot_be_read_are_kept(stores: OpenStore, tmp_path: Path, how: str) -> None:
+    """Nobody knows what has vanished from it: rows behind a tear are not gone."""
+    store = stores(
+        metric="l2", embedder=FunctionEmbedder(lambda texts: np.array([[len(t), 1] for t in texts]), name="n", dim=2)
+    )
+
+    def write(i: int, n: int, *, column: str = "text") -> Path:
+        path = tmp_path / f"{i:02}.csv.gz"
+        path.write_bytes(gzip.compress("".join([f"id,{column}\n", *(f"{i}-{j},{i} {j * j}\n" for j in range(n))]).encode()))
+        return path
+
+    for i in range(12):
+        write(i, 400)
+    assert store.ingest(tmp_path / "*.gz").added == 4_800
+    write(3, 390)
+    bad = write(7, 400, column="body" if how == "another column" else "text")
+    if how != "another column":
+        os.truncate(bad, 0 if how == "empty" else bad.stat().st_size // 2)
+    report = store.ingest(tmp_path / "*.gz", prune=True)
+    assert sum(report.rejected.values()) == 1 and (report.vanished, report.pruned, len(store)) == (10, 10, 4_790)
+    again = store.ingest(tmp_path / "*.gz", prune=True)
+    assert again.rejected_before == 1 and (again.vanished, len(store)) == (0, 4_790)
+    bad.unlink()
+    assert store.ingest(tmp_path / "*.gz", prune=True, force=True).pruned == 400
+
+
+def test_what_lies_in_a_folder_that_cannot_be_read_is_kept(stores: OpenStore, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    store = stores(metric="l2", embedder=FunctionEmbedder(lambda images: np.ones((len(images), 2)), name="n", dim=2))
+    for i in range(30):
+        path = tmp_path / "photos" / ("there" if i < 28 else "disk/deep") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (2, 2)).save(path)
+    assert store.ingest(tmp_path / "photos").added == 30
+    (tmp_path / "photos/disk").rename(tmp_path / "away")
+    (tmp_path / "photos/disk").symlink_to(tmp_path / "not mounted")
+    report = store.ingest(tmp_path / "photos", prune=True)
+    assert report.rejected == {"dangling link": 1} and (report.vanished, report.pruned, len(store)) == (0, 0, 30)
+    (tmp_path / "photos/disk").unlink()
+    assert store.ingest(tmp_path / "photos", prune=True).pruned == 2

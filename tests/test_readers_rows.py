@@ -216,6 +216,20 @@ def test_a_key_is_guessed_only_where_it_is_one(tmp_path: Path) -> None:
     assert [one.key for one in read_all(asked)] == [1] and reasons(asked) == {1: "no key"}
 
 
+def test_a_text_that_is_its_own_key_or_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "words.csv", "word,n\nhello,1\nworld,2\n")
+    keyed = read_all(opened(path, text_column="word", key_column="word"))
+    assert [(one.key, one.label, one.input, one.data) for one in keyed] == [
+        ("hello", None, "hello", {"word": "hello", "n": 1}), ("world", None, "world", {"word": "world", "n": 2}),
+    ]  # fmt: skip
+    assert [one.label for one in read_all(opened(path, text_column="word", label_column="word"))] == ["hello", "world"]
+    [beside] = read_all(opened(write(tmp_path / "b.csv", "text,body\na,b\n"), key_column="text"))
+    assert (beside.key, beside.input) == ("a", "b")
+    vector = write(tmp_path / "v.jsonl", '{"vector": [1, 2]}\n')
+    with pytest.raises(InvalidArgumentError, match="column 'vector' is the vector: it cannot be the key, too"):
+        opened(vector, vector_column="vector", key_column="vector")
+
+
 # -- JSON Lines ------------------------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,8 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
             open_sources(f"{tmp_path}/{source}")
     with pytest.raises(SourceError, match="no source"):
         open_sources([])
+    with pytest.raises(SourceError, match="an empty path"):  # a variable that is not set, rather than this directory
+        open_sources("")
     with pytest.raises(InvalidArgumentError, match="not int"):
         open_sources(3)
     with pytest.raises(SourceError, match="is a folder: give a pattern"):

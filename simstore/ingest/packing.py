@@ -41,8 +41,10 @@ class Packing:
         except InvalidDataError as err:
             return err
 
-    def _beside(self, more: dict[str, Any], entry: bytes) -> bytes | InvalidDataError:
+    def _beside(self, more: Any, entry: bytes) -> bytes | InvalidDataError:
         """The map of more and a packed entry."""
+        if not isinstance(more, dict):  # whose bytes would begin with no map's header
+            return InvalidDataError(f"the data of an example is a dict, not {type(more).__name__}")
         try:
             packed = pack(self._packer, more)
         except InvalidDataError as err:

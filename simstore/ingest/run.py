@@ -1,6 +1,7 @@
 """ingest(): a data set, into a store."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,9 +43,7 @@ class _Run:
         self._tally = Tally()
         self._start = time.perf_counter()
         _check_embedder(self._intake.schema().embedder, readers)
-        for source in self._sources:
-            if self._sources.count(source) > 1:
-                raise InvalidArgumentError(f"the source {source!r} is given twice")
+        _check_given_once(readers)
         self._decider = Decider(
             self._intake, self._intake.beginning(), self._tally,
             retry=settings.retry_errors, at=settings.at, sources=self._sources,
@@ -106,6 +105,13 @@ class _Run:
             is_dry_run=estimate is not None,
             estimate=estimate,
         )
+
+
+def _check_given_once(readers: Sequence[Reader]) -> None:
+    """Raises InvalidArgumentError if a source is there twice. A pattern has a reader for each format."""
+    for (source, _), n in Counter((reader.source, reader.format) for reader in readers).items():
+        if n > 1:
+            raise InvalidArgumentError(f"the source {source!r} is given twice")
 
 
 def _check_embedder(record: dict[str, Any] | None, readers: Sequence[Reader]) -> None:

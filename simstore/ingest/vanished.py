@@ -1,12 +1,14 @@
 """Items whose example is no longer there: counted, and deleted if that is wanted."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from simstore.ingest.claims import Claims
 from simstore.ingest.stamps import Stamp, place_of, stamp_of
-from simstore.storage import RejectedRecord
+from simstore.storage import Place, RejectedRecord
 from simstore.store import Store
 from simstore.store.intake import Intake
 from simstore.types import Key, Progress
@@ -85,8 +87,9 @@ def clear_rejections(intake: Intake, sources: Sequence[str], met: set[int], at: 
 def _unmet(intake: Intake, claims: Claims, sources: frozenset[str]) -> Iterator[list[tuple[Key, Stamp]]]:
     """Keys and stamps of the items that were there before the run and that it has not met, some at a time.
 
-    Where an example stands and is rejected, its older item is kept.
+    Where an example stands and is rejected, its older item is kept; so are those of a file or folder that cannot be read.
     """
+    is_unread = _unread(intake)
     for first in range(0, claims.next_row, _ROWS):
         rows = intake.live_rows(first, min(first + _ROWS, claims.next_row))
         unmet = rows[~claims.claimed(rows)].tolist()
@@ -94,7 +97,11 @@ def _unmet(intake: Intake, claims: Claims, sources: frozenset[str]) -> Iterator[
             stamped = ((key, stamp_of(data)) for key, data in intake.items(unmet[at : at + _ITEMS]))
             items = [(key, mark) for key, mark in stamped if mark is not None and mark["source"] in sources]
             notes = intake.rejection([place_of(mark) for _, mark in items])
-            there = [item for item, note in zip(items, notes, strict=True) if not _is_noted(item, note)]
+            there = [
+                item
+                for item, note in zip(items, notes, strict=True)
+                if not _is_noted(item, note) and not is_unread(item[1]["source"], item[1].get("file", ""))
+            ]
             if there:
                 yield there
 
@@ -103,3 +110,15 @@ def _is_noted(item: tuple[Key, Stamp], note: RejectedRecord | None) -> bool:
     """Whether an item's example is rejected; rows may have moved, so that another stands where the item's was."""
     key, mark = item
     return note is not None and ("row" not in mark or note.key in (None, key))
+
+
+def _unread(intake: Intake) -> Callable[[str, str], bool]:
+    """What tells whether a file of a source, or a folder that it lies in, is rejected: nobody knows what has vanished there."""
+
+    @lru_cache(maxsize=1 << 14)
+    def is_unread(source: str, path: str) -> bool:
+        above = os.path.dirname(path)
+        [note] = intake.rejection([Place(source, path, None)])
+        return note is not None or (above != path and is_unread(source, above))
+
+    return is_unread

@@ -63,7 +63,7 @@ def choose_columns(
 
     Raises:
         SourceError: One that was named is not there, or there is none that could be the input.
-        InvalidArgumentError: More than one input was named.
+        InvalidArgumentError: More than one input was named, or one that is no text as key or label, too.
     """
     guesses: list[str] = []
     asked = {"key": options.key_column, "label": options.label_column}
@@ -74,10 +74,14 @@ def choose_columns(
     if column is None:
         kind, column = _guessed_input(types, options, (asked["key"], asked["label"]), where)
         guesses.insert(0, f"column {column!r} is the {kind}")
-    for role in asked:  # a column is one thing
-        if asked[role] == column:
+    for role, name in (("key", options.key_column), ("label", options.label_column)):
+        if asked[role] != column:
+            continue
+        if name is None:  # what is guessed is one thing; words may well be named to be their own keys
             asked[role] = None
             guesses = [guess for guess in guesses if guess != _sentence(column, role)]
+        elif kind != "text":
+            raise InvalidArgumentError(f"{where}: column {column!r} is the {kind}: it cannot be the {role}, too")
     is_input = options.as_vectors is False or types[column] == "array"
     read_as: InputKind = "array" if kind == "vector" and is_input else kind
     return Columns(column, read_as, asked["key"], asked["label"], tuple(guesses))
@@ -126,9 +130,11 @@ def _guessed_input(
     types: Mapping[str, ColumnType], options: ReadOptions, taken: tuple[str | None, ...], where: str
 ) -> tuple[_Kind, str]:
     order: tuple[_Kind, ...] = ("vector", "text", "image") if options.as_vectors is not None else ("text", "vector", "image")
-    for kind in order:
-        for name in _by_name(types, kind):
-            return kind, name
+    named = (options.key_column, options.label_column)
+    for among in ({name: held for name, held in types.items() if name not in named}, types):
+        for kind in order:
+            for name in _by_name(among, kind):
+                return kind, name
     for kind in order:
         fits = [name for name, held in types.items() if held in _TYPES[kind] and name not in taken]
         if len(fits) == 1:

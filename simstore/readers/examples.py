@@ -108,6 +108,9 @@ def _reader(kind: InputKind) -> Callable[[Any], Any]:
 def _checked(example: Any, read: Callable[[Any], Any]) -> Example | RejectedError:
     if not isinstance(example, Example):
         return RejectedError("no Example", f"an Example was expected, not {type(example).__name__}")
+    data: Any = example.data
+    if data is not None and not isinstance(data, dict):
+        return RejectedError("bad data", f"the data of an example is a dict, not {type(data).__name__}")
     try:
         return Example(example.key, read(example.input), example.label, example.data)
     except (RejectedError, ValueError, TypeError) as err:

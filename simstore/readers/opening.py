@@ -75,6 +75,8 @@ def _opened(source: Any, options: ReadOptions) -> list[Reader]:
 
 
 def _opened_path(given: str, options: ReadOptions) -> list[Reader]:
+    if not given:
+        raise SourceError("an empty path was given: name a file, a folder or a pattern, as . for this folder")
     if "\0" in given:
         raise SourceError(f"{given!r} is no path: it holds a NUL byte")
     path = os.path.abspath(given)

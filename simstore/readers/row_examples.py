@@ -27,7 +27,9 @@ class RowExamples:
 
     def __init__(self, columns: Columns, options: ReadOptions) -> None:
         self._columns, self._options = columns, options
-        self._hidden = {columns.key, columns.label, "_source", None if columns.kind == "text" else columns.input}
+        self._hidden = {columns.key, columns.label, columns.input, "_source"} - (
+            {columns.input} if columns.kind == "text" else set()
+        )
         self._read: Callable[[Any], Any] = {"text": text_of, "image": self._image, "array": array_of}.get(
             columns.kind, vectors_alike()
         )

@@ -116,7 +116,10 @@ class StoreBase:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None or isinstance(error, Exception):
+        if error is None:
             self.close()
+        elif isinstance(error, Exception):
+            with suppress(StorageFullError):  # a graph is missing; what was not written is worse, and must not be hidden by it
+                self.close()
         else:  # interrupted: do not build graphs now
             self._finalizer()

@@ -16,7 +16,7 @@ from simstore.cli.opened import named
 from simstore.cli.options import AsJson, EmbedderName, MetricName
 from simstore.cli.outcome import INTERRUPTED, PROBLEMS, ended, refuse
 from simstore.cli.printing import note, print_json, progress_bar
-from simstore.errors import EmbedderRequiredError
+from simstore.errors import EmbedderMismatchError, EmbedderRequiredError
 
 if TYPE_CHECKING:
     from simstore.embedders import Embedder
@@ -101,6 +101,8 @@ def _index(
         image_column=image_column, label_from=label_from, format=format, max_pixels=max_pixels,
     )  # fmt: skip
     given: list[Any] = list(sources)
+    if report is not None and not os.path.isdir(folder := os.path.dirname(report) or "."):
+        refuse(f"there is no folder {folder!r}", ["--report"])
     with _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened, progress_bar() as progress:
         with _stopping() as stop:
             done = opened.ingest(
@@ -154,8 +156,20 @@ def _opened(
         ):
             yield store
         return
+    if made_by is not None and not is_new and not is_dry:
+        _give_if_empty(path, made_by)
     with open_store(path, **settings) as store:
         yield store
+
+
+def _give_if_empty(path: str, embedder: "Embedder") -> None:
+    """Gives an embedder to a store that holds nothing, as after a first run in which another one failed on everything."""
+    import simstore
+
+    with simstore.open(path, background=False) as store:
+        record = store._view().schema.embedder
+        if record is not None and record["fingerprint"] != embedder.spec.fingerprint and not len(store):
+            store.reembed(embedder)
 
 
 def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str | None, *, is_new: bool) -> "Embedder | None":
@@ -173,6 +187,8 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
     if not is_new and _has(path, name):
         return None
     needs_texts = any(info.name == name and info.needs_texts for info in embedder_names())
+    if needs_texts and not is_new:
+        _check_none_other(path, name)
     if not needs_texts:
         if is_new:
             open_sources(sources, options)  # raises before anything is made
@@ -182,6 +198,19 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
     with progress_bar() as progress:
         note(f"{name} goes through all texts once, before they are indexed")
         return named(name, texts=_counted(texts_of(open_sources(sources, options)), progress))
+
+
+def _check_none_other(path: str, name: str) -> None:
+    """Raises EmbedderMismatchError if a store holds vectors of another embedder, before one of that name learns from all texts."""
+    import simstore
+
+    with simstore.open(path, mode="r", background=False) as store:
+        record = store._view().schema.embedder
+        if record is not None and len(store):
+            raise EmbedderMismatchError(
+                f"{path} holds vectors of the embedder {record['name']!r}: leave --embedder out to go on with it, or move the "
+                f"store to {name} by `simstore reembed`"
+            )
 
 
 def _counted(texts: Iterator[str], progress: "Progress | None") -> Iterator[str]:
