@@ -1,5 +1,6 @@
 """Every test that opens a store through the ``stores`` fixture ends with a clean check()."""
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ import pytest
 
 import simstore
 from simstore import Store
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would the children here that are sent one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OpenStore = Callable[..., Store]
 

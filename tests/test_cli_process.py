@@ -95,6 +95,8 @@ def on_terminal(*words: str, keys: bytes = b"", until: bytes = b"") -> tuple[int
         if keys and until in said:
             os.write(terminal, keys)
             keys = b""
+    else:
+        os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(terminal)
     return code, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", said.decode())

@@ -216,14 +216,9 @@ def test_an_error_is_told_rather_than_that_of_closing_after_it(tmp_path: Path) -
     files = FullFiles(None)
     store = open_with(tmp_path / "s.sim", files)
     model = filled(store, folded=False)
-
-    def use() -> None:
-        with store:
-            files.left = files.count
-            raise StorageFullError("the call found no space")
-
-    with pytest.raises(StorageFullError, match=r"^the call found no space$"):
-        use()
+    with pytest.raises(StorageFullError, match=r"^the call found no space$"), store:  # noqa: PT012
+        files.left = files.count
+        raise StorageFullError("the call found no space")
     assert "(closed)" in repr(store)
     with open_with(tmp_path / "s.sim", LocalFiles()) as again:
         assert_sound(tmp_path / "s.sim", again, model)

@@ -14,10 +14,12 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 6
+    assert len(EXAMPLES) == 7
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["quick start", "filters", "snapshots", "health", "keras", "similarity"])
+@pytest.mark.parametrize(
+    "example", EXAMPLES, ids=["quick start", "filters", "snapshots", "health", "keras", "index", "similarity"]
+)
 def test_an_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines, names = example.splitlines(), {"__name__": "readme"}

@@ -1270,10 +1270,10 @@ def test_a_backup_of_a_store_with_a_damaged_segment(tmp_path: Path, damage: str)
 READ_ONLY = """
 import os, sys, numpy as np, simstore
 from simstore.errors import StorageError
-path = sys.argv[1]
+path, open_store = sys.argv[1], simstore.open  # loaded while it may read the packages
 os.setgid(65534); os.setuid(65534)
 for options in ({"mode": "r"}, {"snapshot": "s"}, {"snapshot": "s", "mode": "r"}):
-    with simstore.open(path, **options) as store:
+    with open_store(path, **options) as store:
         assert len(store) == (40 if "snapshot" in options else 80), len(store)
         assert len(store.search(np.ones(6), 5, where=simstore.field("n") < 30)) == 5
         assert [one.name for one in store.snapshots()] == ["s"]

@@ -379,7 +379,7 @@ class WholeMachine(StoreMachine):
 
 
 def test_whole_machine() -> None:
-    run_state_machine_as_test(WholeMachine, settings=settings(QUICK, max_examples=50, stateful_step_count=50))
+    run_state_machine_as_test(WholeMachine, settings=settings(QUICK, max_examples=25, stateful_step_count=50))
 
 
 @pytest.mark.slow

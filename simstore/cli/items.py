@@ -31,7 +31,7 @@ def print_items(items: "Iterable[Item]", *, as_json: bool, with_vectors: bool) -
             print_json(item_json(item, with_vectors=with_vectors))
         return
     rows = ([key_text(item.key), key_text(item.label), short(item.data), *_vector(item, with_vectors)] for item in items)
-    print_table(["key", "label", "data", *["vector"] * with_vectors], rows)
+    print_table(["key", "label", "data", *["vector"] * with_vectors], rows, none="no items")
 
 
 def print_hits(hits: "Iterable[Hit]", *, as_json: bool, with_vectors: bool) -> None:
@@ -51,7 +51,12 @@ def print_hits(hits: "Iterable[Hit]", *, as_json: bool, with_vectors: bool) -> N
         ]
         for hit in hits
     )
-    print_table(["rank", "distance", "key", "label", "data", *["vector"] * with_vectors], rows, right=["rank", "distance"])
+    print_table(
+        ["rank", "distance", "key", "label", "data", *["vector"] * with_vectors],
+        rows,
+        right=["rank", "distance"],
+        none="nothing found",
+    )
 
 
 def _vector(item: "Item | Hit", with_vectors: bool) -> list[str]:

@@ -58,12 +58,19 @@ def as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
-    """A table on a terminal; otherwise a line for each row, with tabs between the columns and the headers first."""
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = (), none: str = "") -> None:
+    """A table on a terminal; otherwise a line for each row, with tabs between the columns and the headers first.
+
+    Args:
+        none: What is noted where there are no rows.
+    """
     texts = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in (headers, *texts):
             print_text("\t".join(line))
+    if none and not texts:
+        note(none)
+    if not texts or not sys.stdout.isatty():
         return
     from rich import box
     from rich.console import Console

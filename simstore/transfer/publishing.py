@@ -21,7 +21,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         StorageFullError: No space left.
     """
     if not overwrite and os.path.lexists(path):
-        raise StorageError(f"{path} exists already: choose another path, or have it overwritten")
+        raise StorageError(f"{path} exists already: choose another path, or overwrite it with overwrite=True (--force)")
     if path.is_dir():
         raise StorageError(f"{path} is a directory: name a file in it")
     temporary = path.parent / f".{temporary_name()}"

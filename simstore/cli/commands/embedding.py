@@ -104,11 +104,9 @@ def _rejected(
         (one.reason, one.file or one.source, "" if one.row is None else str(one.row), key_text(one.key), one.message)
         for one in found
     ]
-    print_table(["reason", "file", "row", "key", "what was found"], rows, right=["row"])
-    note(
-        ", ".join(f"{n:,} {reason}" for reason, n in Counter(one.reason for one in found).most_common())
-        or "nothing was rejected"
-    )
+    print_table(["reason", "file", "row", "key", "what was found"], rows, right=["row"], none="nothing was rejected")
+    if found:
+        note(", ".join(f"{n:,} {reason}" for reason, n in Counter(one.reason for one in found).most_common()))
 
 
 def _fields(one: object) -> dict[str, object]:

@@ -100,7 +100,9 @@ def _print_labels(labels: dict[Any, int], *, as_json: bool) -> None:
         for label, n in labels.items():
             print_json({"label": to_json(label), "count": n})
         return
-    print_table(["label", "items"], [(key_text(label), f"{n:,}") for label, n in labels.items()], right=["items"])
+    print_table(
+        ["label", "items"], [(key_text(label), f"{n:,}") for label, n in labels.items()], right=["items"], none="no items"
+    )
 
 
 def _print_count(n: int, *, as_json: bool) -> None:

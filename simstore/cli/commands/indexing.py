@@ -201,7 +201,7 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
 
 
 def _check_none_other(path: str, name: str) -> None:
-    """Raises EmbedderMismatchError if a store holds vectors of another embedder, before a new one learns from all texts."""
+    """Raises EmbedderMismatchError if a store holds vectors of another embedder, before one learns from all texts in vain."""
     import simstore
 
     with simstore.open(path, mode="r", background=False) as store:

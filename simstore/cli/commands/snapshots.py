@@ -56,7 +56,7 @@ def _list(store: StorePath, json: AsJson = False) -> None:
             print_json(info)
         return
     rows = [(info.name, f"{info.created:%Y-%m-%d %H:%M:%S} UTC", f"{info.count:,}", info.note) for info in infos]
-    print_table(["name", "taken", "items", "note"], rows, right=["items"])
+    print_table(["name", "taken", "items", "note"], rows, right=["items"], none="no snapshots")
 
 
 def _diff(
@@ -78,7 +78,7 @@ def _diff(
             for key in keys:
                 print_json({"change": what, "key": to_json(key)})
         return
-    print_table(["change", "key"], [(what, key_text(key)) for what, keys in changes for key in keys])
+    print_table(["change", "key"], [(what, key_text(key)) for what, keys in changes for key in keys], none="no difference")
 
 
 def _restore(store: StorePath, name: Name, json: AsJson = False) -> None:
