@@ -75,7 +75,8 @@ def choose_columns(
     asked = {"key": options.key_column, "label": options.label_column}
     unique = {name: held for name, held in types.items() if name not in no_keys}
     for role, among in (("key", unique), ("label", types)):
-        asked[role] = _named(types, asked[role], role, where) or _guessed(among, role, guesses)
+        named = _named(types, asked[role] or None, role, where)
+        asked[role] = None if asked[role] == "" else named or _guessed(among, role, guesses)
     kind, column = _input(types, options, where)
     if column is None:
         kind, column = _guessed_input(types, options, (asked["key"], asked["label"]), where)

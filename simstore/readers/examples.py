@@ -80,14 +80,20 @@ class ExampleReader:
         """
         rows = Gatherer(SourceFile("", 0, 0), size, self.input_kind)
         read = _reader(self.input_kind)
-        for example in self._iterator():
-            key = example.key if isinstance(example, Example) else None
-            rows.put(_checked(example, read), key)
-            if rows.is_full:
-                yield rows.take()
+        error: Exception | None = None
+        try:
+            for example in self._iterator():
+                key = example.key if isinstance(example, Example) else None
+                rows.put(_checked(example, read), key)
+                if rows.is_full:
+                    yield rows.take()
+        except Exception as err:  # the user's own: what came before it is taken in all the same
+            error = err
         last = rows.end()
         if last is not None:
             yield last
+        if error is not None:
+            raise error
 
 
 def _kind(value: Any, as_vectors: bool | None) -> InputKind:
