@@ -60,9 +60,10 @@ def as_json(value: Any) -> Any:
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
     """A table on a terminal; otherwise a line for each row, with tabs between the columns and the headers first."""
-    texts = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
+    texts = ([cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows)
     if not sys.stdout.isatty():
-        for line in (headers, *texts):
+        print_text("\t".join(headers))
+        for line in texts:  # one by one: there may be millions
             print_text("\t".join(line))
         return
     from rich import box

@@ -1,5 +1,6 @@
 """add, delete: what changes items."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +85,8 @@ def _add(
     first = next(batches, None)  # nothing is made for lines that are none
     if first is None:
         refuse("there is nothing on stdin: JSON lines, or --key and --vector")
+    if first[0].kind != "vector" and embedder is None and not os.path.lexists(store):
+        refuse(f"a new store has nothing that turns a {first[0].kind} into a vector: give --embedder, or vectors")
     with made(store, metric=metric, embedder=given_embedder) as opened:
         _put_all(opened, [first], batches, upsert=upsert, as_json=json)
 
