@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_json",
     "bare",
+    "counted",
     "key_text",
     "note",
     "print_json",
@@ -124,6 +125,14 @@ def short(value: Any) -> str:
         return ""
     text = json.dumps(to_json(value), ensure_ascii=False)
     return bare(text if len(text) <= _N_SHOWN else text[: _N_SHOWN - 1] + "…")
+
+
+def counted(texts: Iterable[str], progress: "Progress | None") -> Iterator[str]:
+    """The texts of a first pass, whose number is shown."""
+    for n, text in enumerate(texts, start=1):
+        if progress is not None and n % 1000 == 0:
+            progress("first pass", n, 0)
+        yield text
 
 
 @contextmanager

@@ -1,14 +1,20 @@
 """reembed, embedders, rejected."""
 
 from collections import Counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simstore.cli.examples import examples
-from simstore.cli.opened import named, to_read, to_write
+from simstore.cli.opened import named, needs_texts, to_read, to_write
 from simstore.cli.options import AsJson, StorePath
-from simstore.cli.printing import key_text, note, print_json, print_table, print_text, progress_bar
+from simstore.cli.outcome import refuse
+from simstore.cli.printing import counted, key_text, note, print_json, print_table, print_text, progress_bar
+
+if TYPE_CHECKING:
+    from simstore.embedders import Embedder
+    from simstore.store import Store
+    from simstore.types import Progress
 
 __all__ = ["register"]
 
@@ -45,7 +51,7 @@ def _reembed(
     from simstore.cli.inputs import inputs_of_items
 
     with to_write(store) as opened, progress_bar() as progress:
-        new = named(embedder)
+        new = _new(opened, embedder, field, progress)
         done = opened.reembed(new, inputs=inputs_of_items(new, field), batch_size=batch_size, progress=progress)
     if json:
         print_json(done)
@@ -53,6 +59,16 @@ def _reembed(
         resumed = f" ({done.n_resumed:,} had them already)" if done.n_resumed else ""
         print_text(f"{done.n_items:,} items have vectors of {done.dim:,} numbers by {new.spec.name}{resumed}")
         print_text(f"fastest to search after: simstore optimize {store}")
+
+
+def _new(store: "Store", name: str, field: str | None, progress: "Progress | None") -> "Embedder":
+    from simstore.cli.inputs import texts_of_items
+
+    if not needs_texts(name):
+        return named(name)
+    if field is None:
+        refuse(f"{name} goes through all texts first: name the field of the items' data that holds them", ["--field"])
+    return named(name, texts=counted(texts_of_items(store, field), progress))
 
 
 def _embedders(json: AsJson = False) -> None:
