@@ -1,6 +1,7 @@
 """Every command but index, in this process: what it prints, what it does, with which code it ends."""
 
 import datetime
+import gzip
 import json
 import os
 from pathlib import Path
@@ -129,6 +130,9 @@ def test_search_by_a_file(path: str, tmp_path: Path) -> None:
         (["search", "PATH", "--vector", "1,2", "--where", '{"year": {"$what": 1}}'], 2, "is unknown"),
         (["search", "PATH", "--vector", "1,2", "--where", "{"], 2, "is no JSON"),
         (["search", "PATH", "--text", "x"], 2, "no embedder"),
+        (["search", "PATH", "--vector", "1e39,1"], 2, "error: the query holds NaN or infinity"),
+        (["search", "PATH", "--vector", "1,1", "-k", "0"], 2, "give --max-distance, too"),
+        (["add", "new.sim", "--text", "x"], 2, "--embedder"),
         (["search", "PATH", "--key", "none"], 1, "not in the store"),
         (["search", "PATH", "--vector", "1,2", "--snapshot", "none"], 3, "none"),
         (["search", "PATH", "--vector", "1,2", "--what"], 2, "No such option"),
@@ -319,6 +323,20 @@ def test_export_and_import(path: str, tmp_path: Path) -> None:
         with simstore.open(copy, mode="r") as store:
             info = store.info()
             assert (info.metric, info.indexed_fields, store.count(label == 3)) == ("l2", ("year",), 10)
+
+
+def test_a_damaged_file_makes_no_store(path: str, tmp_path: Path) -> None:
+    file, copy = tmp_path / "all.jsonl", str(tmp_path / "copy.sim")
+    ok("export", path, str(file))
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"k/7", b"k/8"))
+    damaged = run("import", str(file), copy)
+    assert damaged.code == 2 and "checksum does not match" in damaged.err and not os.path.exists(copy)
+    file.write_bytes(gzip.compress(whole))
+    assert "gunzip it first" in run("import", str(file), copy).err and not os.path.exists(copy)
+    file.write_bytes(whole)
+    ok("add", copy, "--key", "first", "--vector", "1,2", "--metric", "ip")
+    assert "compares by l2; this one does by ip" in ok("import", str(file), copy).err
 
 
 def test_completion() -> None:

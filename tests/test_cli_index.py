@@ -157,6 +157,19 @@ def test_reembed_by_an_embedder_that_learns_from_the_texts_first(folder: Path) -
     assert [(item["key"], item["vector"]) for item in new] == [(item["key"], item["vector"]) for item in old]
 
 
+def test_reembed_with_a_first_pass(folder: Path) -> None:
+    pytest.importorskip("keras")
+    table(folder)
+    ok("index", "t.csv", "-s", "t.sim", "--label-column", "label", *LENGTHS)
+    refused = run("reembed", "t.sim", "--embedder", "text-ngram")
+    assert refused.code == 2 and "--field" in refused.err
+    assert ok("reembed", "t.sim", "--embedder", "text-ngram", "--field", "text", "--json").lines[0]["n_items"] == 200
+    near = ok("search", "t.sim", "--text", "aaaa 3", "-k", "1", "--json").lines
+    assert near[0]["key"] == "t3" and near[0]["distance"] < 1e-6
+    ok("index", "t.csv", "-s", "n.sim", "--label-column", "label", "--embedder", "text-ngram")
+    assert ok("search", "n.sim", "--text", "aaaa 3", "-k", "1", "--json").lines[0]["key"] == "t3"
+
+
 def test_vectors_need_no_embedder(folder: Path) -> None:
     np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32))
     estimate = ok("index", "v.npy", "-s", "v.sim", "--dry-run", "--json").lines[0]

@@ -150,3 +150,35 @@ def test_a_shell_is_told_what_completes() -> None:
     env = {**ENV, "_SIMSTORE_COMPLETE": "complete_bash", "COMP_WORDS": "simstore snapshot re", "COMP_CWORD": "2"}
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60, env=env, check=False)
     assert done.stdout.split() == ["restore"]
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["info"], ["check"], ["--help"], ["get", "nothing"]])
+def test_closed_and_full_streams(words: list[str], path: str) -> None:
+    full = [words[0], path, *words[1:]] if words[0] != "--help" else words
+    expected = 1 if words[0] == "get" else 0
+    closed = subprocess.run(["sh", "-c", '"$@" >&- 2>&- <&-', "sh", *COMMAND, *full], timeout=60, env=ENV, check=False)
+    assert closed.returncode == expected
+    half = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *full], stderr=subprocess.PIPE, timeout=60, env=ENV, check=False
+    )
+    assert (half.returncode, b"Traceback" in half.stderr) == (expected, False)
+    with open("/dev/full", "wb") as file:
+        failed = subprocess.run([*COMMAND, *full], stdout=file, stderr=subprocess.PIPE, timeout=60, env=ENV, check=False)
+    assert b"Traceback" not in failed.stderr and (words[0] == "get" or b"No space left" in failed.stderr)
+    assert failed.returncode == (3 if words[0] != "get" else failed.returncode)
+
+
+def test_stdin_that_is_closed(tmp_path: Path) -> None:
+    for words in (["add", str(tmp_path / "x.sim")], ["search", str(tmp_path / "x.sim"), "--vector", "-"]):
+        done = subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *COMMAND, *words], stderr=subprocess.PIPE, timeout=60, env=ENV, check=False
+        )
+        assert done.returncode in (2, 3) and b"Traceback" not in done.stderr
+
+
+def test_an_encoding_that_lacks_characters(tmp_path: Path) -> None:
+    assert run("add", str(tmp_path / "a.sim"), "--key", "\u6f22\u00e9", "--vector", "1,2", "--data", '"\u2026"').returncode == 0
+    env = {**ENV, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([*COMMAND, "list", str(tmp_path / "a.sim")], capture_output=True, timeout=60, env=env, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[1] == b'\\u6f22\xe9\t\xe2\x80\x93\t"\\u2026"'.replace(b"\xe2\x80\x93", b"\\u2013")

@@ -1,5 +1,6 @@
 """ingest() with the readers of this package and Keras models: what `simstore index` does."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ from conftest import OpenStore
 from sources import contents
 
 from simstore import Store
-from simstore.errors import EmbedderRequiredError
+from simstore.errors import EmbedderRequiredError, StorageFullError
 from simstore.readers import Example, ReadOptions
+from simstore.store.intake import Intake
 
 pytest.importorskip("keras")
 pytest.importorskip("PIL")
@@ -74,6 +76,34 @@ def test_an_iterable_of_examples_and_a_store_without_embedder(store: Store) -> N
     assert store.ingest(examples, options=ReadOptions(as_vectors=True)).replaced == 1
     with pytest.raises(EmbedderRequiredError):
         store.ingest([Example("t", "a text")])
+
+
+def test_what_an_iterable_gave_before_it_raised_is_taken_in(store: Store) -> None:
+    def examples() -> Iterator[Example]:
+        yield from (Example(i, np.ones(3) * (i + 1)) for i in range(1_200))
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        store.ingest(examples(), options=ReadOptions(as_vectors=True))
+    assert len(store) == 1_200
+
+
+def test_a_full_disk_in_mid_run_says_how_to_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [Example(i, np.ones(3) * (i + 1)) for i in range(5_000)]
+    write, n = Intake.write, 0
+
+    def full(self: Intake, *args: Any, **more: Any) -> Any:
+        nonlocal n
+        n += 1
+        if n == 3:
+            raise StorageFullError("no space left; nothing was changed")
+        return write(self, *args, **more)
+
+    monkeypatch.setattr(Intake, "write", full)
+    with pytest.raises(StorageFullError, match=r"^2,000 examples were added before there was no space left: .*run again"):
+        store.ingest(examples, options=ReadOptions(as_vectors=True))
+    assert len(store) == 2_000
+    assert store.ingest(examples, options=ReadOptions(as_vectors=True)).added == 3_000
 
 
 def test_images_of_a_function_come_as_they_are(stores: OpenStore, tmp_path: Path) -> None:

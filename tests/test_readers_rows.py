@@ -216,6 +216,14 @@ def test_a_key_is_guessed_only_where_it_is_one(tmp_path: Path) -> None:
     assert [one.key for one in read_all(asked)] == [1] and reasons(asked) == {1: "no key"}
 
 
+def test_an_empty_name_is_no_column_and_no_guess(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "id,label,text\n7,x,hello\n")
+    reader = opened(path, key_column="", label_column="")
+    [one] = read_all(reader)
+    assert (one.key, one.label, one.data) == ("a.csv#0", None, {"id": 7, "label": "x", "text": "hello"})
+    assert reader.notes().guesses == ("column 'text' is the text",)
+
+
 def test_a_text_that_is_its_own_key_or_label(tmp_path: Path) -> None:
     path = write(tmp_path / "words.csv", "word,n\nhello,1\nworld,2\n")
     keyed = read_all(opened(path, text_column="word", key_column="word"))

@@ -29,7 +29,7 @@ from simstore.errors import (
     StorageError,
 )
 from simstore.storage.encoding import pack, packer, unpack
-from simstore.transfer import FORMATS, export_store, file_info, from_json, import_file, to_json
+from simstore.transfer import FORMATS, check_file, export_store, file_info, from_json, import_file, to_json
 
 NAN = struct.unpack(">d", bytes.fromhex("fff8000000000123"))[0]
 EAST = datetime.timezone(datetime.timedelta(hours=5, minutes=30, seconds=7))
@@ -211,6 +211,37 @@ def test_a_damaged_file_changes_nothing(format: str, stores: OpenStore, tmp_path
     assert n_noticed >= 36
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_changed_settings_are_damage(format: str, stores: OpenStore, tmp_path: Path) -> None:
+    file = tmp_path / f"all.{format}"
+    export_store(filled(stores("a.sim"), 20), file)
+    whole = file.read_bytes()
+    true = file_info(file)
+    file.write_bytes(whole.replace(b'"M": 16', b'"M": 17'))
+    try:
+        check_file(file)
+    except SourceError as err:
+        said = str(err)
+    else:
+        said = ""
+    assert "damaged" in said or file_info(file) == true  # compressed, or stored twice
+
+
+def test_a_footer_that_hides_rows(stores: OpenStore, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    export_store(filled(stores("a.sim"), 2400), tmp_path / "all.parquet")
+    with parquet.ParquetFile(tmp_path / "all.parquet") as whole:
+        table, metadata = whole.read(), whole.metadata.metadata
+    with parquet.ParquetWriter(tmp_path / "less.parquet", table.schema, write_page_checksum=True) as writer:
+        writer.write_table(table.slice(0, 2000))
+        writer.add_key_value_metadata({b"simstore.xxh3_64": metadata[b"simstore.xxh3_64"]})
+    b = stores("b.sim")
+    with pytest.raises(SourceError, match="not those that were written"):
+        import_file(b, tmp_path / "less.parquet")
+    assert len(b) == 0
+
+
 def test_keys_that_are_there(stores: OpenStore, tmp_path: Path) -> None:
     a, b = filled(stores("a.sim"), 1200), stores("b.sim")
     file = tmp_path / "all.jsonl"
@@ -286,6 +317,8 @@ def test_other_files(tmp_path: Path) -> None:
     for name in ("a.npz", "b.jsonl", "c.txt", "d.parquet"):
         with pytest.raises(SourceError, match=r"simstore index|settings"):
             file_info(tmp_path / name)
+    with pytest.raises(SourceError, match=r"^\S+a\.npz was not written by"):
+        file_info(tmp_path / "a.npz")
     with pytest.raises(SourceError, match="there is no file"):
         file_info(tmp_path / "none")
     with pytest.raises(SourceError, match="is no file"):

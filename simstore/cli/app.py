@@ -9,6 +9,7 @@ import typer
 from simstore import __version__
 from simstore.cli.commands import completing, embedding, getting, indexing, putting, searching, snapshots, tending, transferring
 from simstore.cli.outcome import Commands
+from simstore.cli.streams import prepare_streams
 
 __all__ = ["app", "run"]
 
@@ -63,9 +64,7 @@ def _options(
 
 def run() -> None:
     """Runs the command that sys.argv names, and exits."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a path or key of any bytes comes out as it is
-            stream.reconfigure(errors="surrogateescape" if stream is sys.stdout else "backslashreplace")
+    prepare_streams()
     if "_SIMSTORE_COMPLETE" in os.environ:
         completing.prepare()
     app(prog_name="simstore")

@@ -60,14 +60,19 @@ def vector_of(text: str) -> Any:
     import numpy as np
 
     try:
-        if text == "-":
-            return np.asarray(json.loads(sys.stdin.read()), np.float32)
-        if text.endswith(".npy") or os.path.isfile(text):
-            loaded = np.load(text, allow_pickle=False)
-            return np.asarray(loaded, np.float32).reshape(-1) if loaded.ndim == 2 and len(loaded) == 1 else loaded
-        return np.array([float(part) for part in text.strip("[] ").replace(",", " ").split()], np.float32)
+        with np.errstate(over="ignore"):  # it is infinite then, which the store refuses
+            return _numbers(np, text)
     except (ValueError, TypeError, RecursionError) as err:
         refuse(f'{text[:60]!r} is no vector ({err}): write "0.1,0.2", the path of an .npy file, or - for a JSON list on stdin')
+
+
+def _numbers(np: Any, text: str) -> Any:
+    if text == "-":
+        return np.asarray(json.loads(sys.stdin.read()), np.float32)
+    if text.endswith(".npy") or os.path.isfile(text):
+        loaded = np.load(text, allow_pickle=False)
+        return np.asarray(loaded, np.float32).reshape(-1) if loaded.ndim == 2 and len(loaded) == 1 else loaded
+    return np.array([float(part) for part in text.strip("[] ").replace(",", " ").split()], np.float32)
 
 
 def data_of(text: str | None) -> Any:

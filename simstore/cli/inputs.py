@@ -1,6 +1,6 @@
 """Inputs for a store's embedder, from what stands on a command line or in an item."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from simstore.errors import InvalidArgumentError
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from simstore.store import Store
     from simstore.types import ImageInput, Item
 
-__all__ = ["MAX_PIXELS", "embedder_of", "field_of_items", "image_at", "image_decoder", "inputs_of_items", "source_file_of"]
+__all__ = ["MAX_PIXELS", "embedder_of", "image_at", "image_decoder", "inputs_of_items", "source_file_of", "texts_of_items"]
 
 MAX_PIXELS = 100_000_000
 
@@ -57,6 +57,17 @@ def source_file_of(data: Any) -> str | None:
     if not isinstance(source, dict) or source.get("row") is not None:
         return None
     return source.get("file") or None
+
+
+def texts_of_items(store: "Store", field: str) -> Iterator[str]:
+    """The texts in a field of the items' data; items that have none there are passed over."""
+    from simstore.where.paths import path_of, value_at
+
+    path = path_of(field, place="--field")
+    for item in store.scan():
+        text = value_at(item.data, path)
+        if isinstance(text, str):
+            yield text
 
 
 def field_of_items(field: str) -> Callable[["Item"], Any]:

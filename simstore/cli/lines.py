@@ -66,7 +66,8 @@ def _vector(given: Any) -> Any:
 
     if isinstance(given, str):
         return np.frombuffer(base64.b64decode(given, validate=True), "<f4")
-    return np.array(given, np.float32)
+    with np.errstate(over="ignore"):  # it is infinite then, which the store refuses
+        return np.array(given, np.float32)
 
 
 def batches_of(items: Iterable[NewItem]) -> Iterator[list[NewItem]]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from simstore.embedders import Embedder
     from simstore.store import Store
 
-__all__ = ["made", "named", "to_read", "to_write"]
+__all__ = ["made", "named", "needs_texts", "to_read", "to_write"]
 
 
 def to_read(path: str, *, snapshot: str | None = None, embedder: str | None = None) -> "Store":
@@ -56,6 +56,13 @@ def named(name: str, *, texts: "Iterable[str] | None" = None) -> "Embedder":
     from simstore.embedders import named_embedder
 
     return named_embedder(name, texts=texts)
+
+
+def needs_texts(name: str) -> bool:
+    """Whether the embedder of a name has to be fitted to texts."""
+    from simstore.embedders import embedder_names
+
+    return any(info.name == name and info.needs_texts for info in embedder_names())
 
 
 def _check(path: str) -> None:

@@ -57,6 +57,11 @@ class Commands(TyperGroup):
         with _told(is_debug=ctx.meta.get(_DEBUG, False)):
             return super().invoke(ctx)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Reads the options; --help and --version print here already."""
+        with _told(is_debug=False):
+            return super().make_context(*args, **kwargs)
+
 
 @contextmanager
 def _told(*, is_debug: bool) -> Iterator[None]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "as_json",
     "bare",
+    "counted",
     "key_text",
     "note",
     "print_json",
@@ -64,14 +65,23 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right:
     Args:
         none: What is noted where there are no rows.
     """
-    texts = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for line in (headers, *texts):
+    texts = ([cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows)
+    if sys.stdout.isatty():
+        n = _print_framed(headers, list(texts), right)
+    else:
+        print_text("\t".join(headers))
+        n = 0
+        for line in texts:  # one by one: there may be millions
             print_text("\t".join(line))
-    if none and not texts:
+            n += 1
+    if none and not n:
         note(none)
-    if not texts or not sys.stdout.isatty():
-        return
+
+
+def _print_framed(headers: Sequence[str], texts: Sequence[Sequence[str]], right: Sequence[str]) -> int:
+    """The table as rich draws it, unless it has no rows; how many it has."""
+    if not texts:
+        return 0
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -83,6 +93,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], *, right:
     for line in texts:
         table.add_row(*(Text(bare(cell)) for cell in line))
     Console().print(table)
+    return len(texts)
 
 
 def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -130,6 +141,14 @@ def short(value: Any) -> str:
         return ""
     text = json.dumps(to_json(value), ensure_ascii=False)
     return bare(text if len(text) <= _N_SHOWN else text[: _N_SHOWN - 1] + "…")
+
+
+def counted(texts: Iterable[str], progress: "Progress | None") -> Iterator[str]:
+    """The texts of a first pass, whose number is shown."""
+    for n, text in enumerate(texts, start=1):
+        if progress is not None and n % 1000 == 0:
+            progress("first pass", n, 0)
+        yield text
 
 
 @contextmanager

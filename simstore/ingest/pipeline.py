@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 
+from simstore.errors import StorageFullError
 from simstore.ingest.channel import AbandonedError, Channel
 from simstore.ingest.deciding import Decider, Work
 from simstore.ingest.decoded import Gathering
@@ -73,6 +74,11 @@ class Pipeline:
             for thread, timeout_s in ((writing, None), (reading, _END_S)):
                 if thread.ident is not None:  # an interrupt may have come before its start
                     thread.join(timeout_s)
+        if isinstance(self._write_error, StorageFullError):
+            raise StorageFullError(
+                f"{self._tally.counts['added']:,} examples were added before there was no space left: free some space and run "
+                "again, which goes on from there"
+            ) from self._write_error
         if self._write_error is not None:
             raise self._write_error
         return is_complete

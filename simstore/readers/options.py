@@ -18,7 +18,8 @@ class ReadOptions:
 
     Args:
         text_column, key_column, label_column, vector_column, image_column: Names of columns, of members of an npz file or
-            features of a TFRecord; image_column holds the bytes of image files.
+            features of a TFRecord; image_column holds the bytes of image files; "" as key_column or label_column: none, and no
+            guess.
         label_from: For images, and rows without a label column: "parent" takes the name of the file's folder, "none" no
             label; anything else is a regular expression that is searched in the path relative to the root (with "/"), and
             its group "label", or first group, or the match is the label. None: the folder's name, for images in subfolders.

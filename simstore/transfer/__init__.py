@@ -7,7 +7,18 @@ that.
 from simstore.transfer.exporting import Exported, export_store
 from simstore.transfer.file_info import FileInfo
 from simstore.transfer.formats import FORMATS, file_info
-from simstore.transfer.importing import Imported, import_file
+from simstore.transfer.importing import Imported, check_file, import_file
 from simstore.transfer.json_form import from_json, to_json
 
-__all__ = ["FORMATS", "Exported", "FileInfo", "Imported", "export_store", "file_info", "from_json", "import_file", "to_json"]
+__all__ = [
+    "FORMATS",
+    "Exported",
+    "FileInfo",
+    "Imported",
+    "check_file",
+    "export_store",
+    "file_info",
+    "from_json",
+    "import_file",
+    "to_json",
+]

@@ -56,6 +56,8 @@ def content_of(path: str | os.PathLike[str]) -> Content:
         with open(target, "rb") as file:
             start = file.read(4)
         name = _MAGIC.get(start)
+        if start[:2] == b"\x1f\x8b":
+            raise SourceError(f"{target} is compressed: gunzip it first")
         if name is None:
             raise SourceError(f"{target} was not written by `simstore export`: it starts with {start!r}; see `simstore index`")
         return FORMATS[name].open(target)

@@ -10,7 +10,7 @@ from simstore.transfer.file_info import Content, FileInfo
 from simstore.transfer.formats import content_of
 from simstore.types import EmbedderSpec, Progress
 
-__all__ = ["Imported", "import_file"]
+__all__ = ["Imported", "check_file", "import_file"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,21 @@ class Imported:
     added: int
     replaced: int
     embedder: EmbedderSpec | None
+
+
+def check_file(path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+    """Reads a file that export_store wrote to its end, before a store is made for it.
+
+    Raises:
+        SourceError: There is no such file, or it is something else, or damaged.
+    """
+    content = content_of(path)
+    try:
+        _verify(None, content, progress)
+    except RecursionError as err:
+        raise SourceError(f"{path} is damaged: it nests too deep") from err
+    finally:
+        content.close()
 
 
 def import_file(
@@ -56,7 +71,7 @@ def import_file(
     content = content_of(path)
     try:
         _check_embedder(store, content.info)
-        _verify(store, content, progress, may_exist=upsert or not len(store))
+        _verify(None if upsert or not len(store) else store, content, progress)
         return _take_in(store, content, progress, upsert=upsert)
     except RecursionError as err:
         raise SourceError(f"{path} is damaged: it nests too deep") from err
@@ -73,11 +88,11 @@ def _check_embedder(store: Store, info: FileInfo) -> None:
         )
 
 
-def _verify(store: Store, content: Content, progress: Progress | None, *, may_exist: bool) -> None:
-    """Raises if the file is damaged, or has a key that must not be in the store but is."""
+def _verify(store: Store | None, content: Content, progress: Progress | None) -> None:
+    """Raises if the file is damaged, or has a key that is in the store where there must be none."""
     n = 0
     for chunk in content.chunks(decoding=False):
-        if not may_exist:
+        if store is not None:
             there = next((item.key for item in store.get_many(chunk.keys) if item is not None), None)
             if there is not None:
                 raise KeyExistsError(

@@ -24,8 +24,9 @@ _TAIL = 1 << 12
 
 def write_jsonl(file: BinaryIO, settings: str, lines: Iterable[Lines]) -> None:
     """Writes items."""
-    file.write(f'{{"simstore": {settings}}}\n'.encode("ascii"))
-    checksum, n = xxhash.xxh3_64(), 0
+    head = f'{{"simstore": {settings}}}\n'.encode("ascii")
+    file.write(head)
+    checksum, n = xxhash.xxh3_64(head), 0
     for part in lines:
         content = "".join(_line(*item) for item in zip(*part, strict=True)).encode("ascii")
         checksum.update(content)
@@ -54,7 +55,7 @@ class JsonlContent:
         self._path = path
         self._file = open(path, "rb")  # noqa: SIM115
         try:
-            self._start, settings = self._first()
+            self._head, settings = self._first()
             self._stop, self._end = self._last()
             self.info: FileInfo = info_of(path, settings, self._end["count"])
         except BaseException:
@@ -65,7 +66,7 @@ class JsonlContent:
         """See Content."""
         self._file.close()
 
-    def _first(self) -> tuple[int, dict[str, Any]]:
+    def _first(self) -> tuple[bytes, dict[str, Any]]:
         line = self._file.readline(1 << 20)
         try:
             settings = json.dumps(json.loads(line)["simstore"])
@@ -74,11 +75,11 @@ class JsonlContent:
                 f"{self._path} does not start with a line of settings, as `simstore export` writes one: `simstore index` "
                 "reads other JSONL files, `simstore add` lines with keys and vectors"
             ) from None
-        return len(line), read_info(self._path, "jsonl", settings)
+        return line, read_info(self._path, "jsonl", settings)
 
     def _last(self) -> tuple[int, dict[str, Any]]:
         size = self._file.seek(0, 2)
-        self._file.seek(max(self._start, size - _TAIL))
+        self._file.seek(max(len(self._head), size - _TAIL))
         tail = self._file.read()
         line = tail[tail[:-1].rfind(b"\n") + 1 :]
         try:
@@ -89,17 +90,19 @@ class JsonlContent:
 
     def chunks(self, *, decoding: bool = True) -> Iterator[Chunk]:
         """See Content."""
-        checksum, n = xxhash.xxh3_64(), 0
+        checksum, n = xxhash.xxh3_64(self._head), 0
         for lines in self._lines():
             for line in lines:
                 checksum.update(line)
             yield self._chunk(lines, n) if decoding else self._bare_chunk(lines, n)
             n += len(lines)
-        if n != self._end["count"] or checksum.hexdigest() != self._end["xxh3_64"]:
-            self._damaged(f"its {n:,} lines are not the {self._end['count']:,} that were written")
+        if n != self._end["count"]:
+            self._damaged(f"it has {n:,} lines of items, and says that {self._end['count']:,} were written")
+        if checksum.hexdigest() != self._end["xxh3_64"]:
+            self._damaged("its lines are not those that were written (their checksum does not match)")
 
     def _lines(self) -> Iterator[list[bytes]]:
-        at = self._file.seek(self._start)
+        at = self._file.seek(len(self._head))
         lines: list[bytes] = []
         size = 0
         while at < self._stop:

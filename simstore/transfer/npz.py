@@ -157,12 +157,12 @@ class NpzContent:
             if len(counts) != 1:
                 raise ValueError("its arrays have different lengths")
             self.info: FileInfo = info_of(path, settings, counts.pop())
+        except SourceError:  # before the others: it is a ValueError, too
+            self._archive.close()
+            raise
         except _ERRORS as err:
             self._archive.close()
             raise SourceError(f"{path} is damaged: {err}") from err
-        except SourceError:
-            self._archive.close()
-            raise
 
     def close(self) -> None:
         """See Content."""

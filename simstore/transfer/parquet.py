@@ -1,4 +1,5 @@
 """Parquet: columns key, key_type, label, label_type, data (JSON text) and vector, with page checksums.
+The metadata hold the settings under "simstore", and under "simstore.xxh3_64" their checksum and one of each column.
 
 Types are "str", "int", "json" for a str that is no valid text, and "none" for no label.
 """
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import xxhash
 
 from simstore.errors import PackageMissingError, SourceError
 from simstore.transfer.file_info import Chunk, FileInfo, Lines, info_of, read_info
@@ -17,7 +19,7 @@ from simstore.transfer.typed_text import typed, untyped
 
 __all__ = ["ParquetContent", "write_parquet"]
 
-_SETTINGS = b"simstore"
+_SETTINGS, _CHECKSUM = b"simstore", b"simstore.xxh3_64"
 _COLUMNS = ["key", "key_type", "label", "label_type", "data", "vector"]
 _N_ITEMS = 1000
 _GROUP_BYTES = 64 << 20
@@ -45,9 +47,31 @@ def write_parquet(file: BinaryIO, settings: str, lines: Iterable[Lines]) -> None
     kinds = [pa.string(), pa.string(), pa.string(), pa.string(), pa.large_string(), vector]
     schema = pa.schema(list(zip(_COLUMNS, kinds, strict=True)), metadata={_SETTINGS: settings.encode()})
     plain = {"use_dictionary": ["key_type", "label", "label_type"]}  # else 0.0 and -0.0 might become one value
+    checksums = _Checksums(settings.encode())
     with pa.parquet.ParquetWriter(file, schema, **_FORMAT, **plain) as writer:
         for group in _groups(lines):
-            writer.write_table(pa.Table.from_batches([_batch(pa, part, schema) for part in group], schema))
+            batches = [_batch(pa, part, schema) for part in group]
+            for batch in batches:
+                checksums.update(batch)
+            writer.write_table(pa.Table.from_batches(batches, schema))
+        writer.add_key_value_metadata({_CHECKSUM: checksums.digest()})
+
+
+class _Checksums:
+    """One for the settings and one for each column: a footer has none, and a flip in it can hide rows."""
+
+    def __init__(self, settings: bytes) -> None:
+        self._all = [xxhash.xxh3_64(settings), *(xxhash.xxh3_64() for _ in _COLUMNS)]
+
+    def update(self, batch: Any) -> None:
+        """Takes in the next rows."""
+        for checksum, column in zip(self._all[1:-1], batch.columns[:-1], strict=True):
+            checksum.update("".join(f"{text or ''}\0" for text in column.to_pylist()).encode())
+        self._all[-1].update(batch.column(len(_COLUMNS) - 1).flatten().to_numpy(zero_copy_only=False).tobytes())
+
+    def digest(self) -> bytes:
+        """All of them, as text."""
+        return " ".join(checksum.hexdigest() for checksum in self._all).encode()
 
 
 def _groups(lines: Iterable[Lines]) -> Iterator[list[Lines]]:
@@ -94,6 +118,7 @@ class ParquetContent:
         if settings is None or schema.names != _COLUMNS:
             self.close()
             raise SourceError(f"{path} was not written by `simstore export`: `simstore index` reads other Parquet files")
+        self._settings = settings
         self.info: FileInfo = info_of(path, read_info(path, "parquet", settings), self._file.metadata.num_rows)
 
     def close(self) -> None:
@@ -103,10 +128,14 @@ class ParquetContent:
     def chunks(self, *, decoding: bool = True) -> Iterator[Chunk]:
         """See Content."""
         n = 0
+        checksums = _Checksums(self._settings)
         try:
             for batch in self._file.iter_batches(batch_size=_N_ITEMS):
+                checksums.update(batch)
                 yield self._chunk(batch, decoding=decoding)
                 n += batch.num_rows
+            if checksums.digest() != (self._file.metadata.metadata or {}).get(_CHECKSUM):
+                raise ValueError("its items or settings are not those that were written")
         except self._errors as err:
             raise SourceError(f"{self._path} is damaged after item {n:,}: {err}; export it anew") from err
 

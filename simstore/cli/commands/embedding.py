@@ -1,19 +1,20 @@
 """reembed, embedders, rejected."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from simstore.cli.examples import examples
-from simstore.cli.opened import named, to_read, to_write
+from simstore.cli.opened import named, needs_texts, to_read, to_write
 from simstore.cli.options import AsJson, StorePath
 from simstore.cli.outcome import refuse
-from simstore.cli.printing import key_text, note, print_json, print_table, print_text, progress_bar
+from simstore.cli.printing import counted, key_text, note, print_json, print_table, print_text, progress_bar
 
 if TYPE_CHECKING:
+    from simstore.embedders import Embedder
     from simstore.store import Store
+    from simstore.types import Progress
 
 __all__ = ["register"]
 
@@ -50,7 +51,7 @@ def _reembed(
     from simstore.cli.inputs import inputs_of_items
 
     with to_write(store) as opened, progress_bar() as progress:
-        new = named(embedder, texts=_texts(opened, embedder, field))
+        new = _new(opened, embedder, field, progress)
         done = opened.reembed(new, inputs=inputs_of_items(new, field), batch_size=batch_size, progress=progress)
     if json:
         print_json(done)
@@ -60,18 +61,14 @@ def _reembed(
         print_text(f"fastest to search after: simstore optimize {store}")
 
 
-def _texts(store: "Store", name: str, field: str | None) -> "Iterator[str] | None":
-    """The texts that an embedder of a name learns from before it embeds any; None if it needs none."""
-    from simstore.cli.inputs import field_of_items
-    from simstore.embedders import embedder_names
+def _new(store: "Store", name: str, field: str | None, progress: "Progress | None") -> "Embedder":
+    from simstore.cli.inputs import texts_of_items
 
-    if not any(info.name == name and info.needs_texts for info in embedder_names()):
-        return None
+    if not needs_texts(name):
+        return named(name)
     if field is None:
-        refuse(f"{name} embeds texts: name the field of the items' data that holds them", ["--field"])
-    note(f"{name} goes through all texts once, before they are embedded")
-    text_of = field_of_items(field)
-    return (text_of(item) for item in store.scan())
+        refuse(f"{name} goes through all texts first: name the field of the items' data that holds them", ["--field"])
+    return named(name, texts=counted(texts_of_items(store, field), progress))
 
 
 def _embedders(json: AsJson = False) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simstore.cli.examples import examples
-from simstore.cli.opened import named
+from simstore.cli.opened import named, needs_texts
 from simstore.cli.options import AsJson, EmbedderName, MetricName
 from simstore.cli.outcome import INTERRUPTED, PROBLEMS, ended, refuse
-from simstore.cli.printing import note, print_json, progress_bar
+from simstore.cli.printing import counted, note, print_json, progress_bar
 from simstore.errors import EmbedderMismatchError, EmbedderRequiredError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from simstore.readers import ReadOptions
     from simstore.reports import IngestReport
     from simstore.store import Store
-    from simstore.types import Progress
 
 __all__ = ["register"]
 
@@ -58,8 +57,12 @@ def _index(
     text_column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which column is the text; guessed where one fits.")
     ] = None,
-    key_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column is the key.")] = None,
-    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column is the label.")] = None,
+    key_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which column is the key; '' for none, and no guess.")
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which column is the label; '' for none, and no guess.")
+    ] = None,
     vector_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column holds the vectors.")] = None,
     image_column: Annotated[str | None, typer.Option(metavar="NAME", help="Which column holds image files.")] = None,
     label_from: Annotated[
@@ -178,7 +181,6 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
     Raises:
         EmbedderRequiredError: A new store needs one.
     """
-    from simstore.embedders import embedder_names
     from simstore.readers import open_sources
 
     if name is None:
@@ -186,10 +188,10 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
         return None
     if not is_new and _has(path, name):
         return None
-    needs_texts = any(info.name == name and info.needs_texts for info in embedder_names())
-    if needs_texts and not is_new:
+    learns = needs_texts(name)
+    if learns and not is_new:
         _check_none_other(path, name)
-    if not needs_texts:
+    if not learns:
         if is_new:
             open_sources(sources, options)  # raises before anything is made
         return named(name)
@@ -197,7 +199,7 @@ def _embedder(path: str, sources: list[Any], options: "ReadOptions", name: str |
 
     with progress_bar() as progress:
         note(f"{name} goes through all texts once, before they are indexed")
-        return named(name, texts=_counted(texts_of(open_sources(sources, options)), progress))
+        return named(name, texts=counted(texts_of(open_sources(sources, options)), progress))
 
 
 def _check_none_other(path: str, name: str) -> None:
@@ -211,13 +213,6 @@ def _check_none_other(path: str, name: str) -> None:
                 f"{path} holds vectors of the embedder {record['name']!r}: leave --embedder out to go on with it, or move the "
                 f"store to {name} by `simstore reembed`"
             )
-
-
-def _counted(texts: Iterator[str], progress: "Progress | None") -> Iterator[str]:
-    for n, text in enumerate(texts, start=1):
-        if progress is not None and n % 1000 == 0:
-            progress("first pass", n, 0)
-        yield text
 
 
 def _check_vectors(readers: Any) -> None:

@@ -1,5 +1,6 @@
 """add, delete: what changes items."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +85,8 @@ def _add(
     first = next(batches, None)  # nothing is made for lines that are none
     if first is None:
         refuse("there is nothing on stdin: JSON lines, or --key and --vector")
+    if first[0].kind != "vector" and embedder is None and not os.path.lexists(store):
+        refuse(f"a new store has nothing that turns a {first[0].kind} into a vector: give --embedder, or vectors")
     with made(store, metric=metric, embedder=given_embedder) as opened:
         _put_all(opened, [first], batches, upsert=upsert, as_json=json)
 
@@ -133,6 +136,8 @@ def _delete(
 
     A key that is not there is told on stderr, nothing is deleted then, and the exit code is 1.
     """
+    from simstore.where import key as where_key
+
     if bool(keys) == (where is not None):
         refuse("give keys, or --where for all items that match: one of them, not both", ["KEY...", "--where"])
     with to_write(store) as opened:
@@ -152,7 +157,10 @@ def _delete(
             return
         if len(chosen) > _N_UNASKED and not yes:
             _ask(len(chosen), chosen)
-        n = opened.delete(chosen, missing="ignore")
+        if condition is not None and chosen:  # those that were told, as far as they still match
+            n = opened.delete(where=condition & where_key.is_in(chosen))
+        else:
+            n = opened.delete(chosen, missing="ignore")
         _say(n, "deleted", chosen, as_json=json)
 
 

@@ -78,6 +78,8 @@ def _search(
     given = [name for name, value in queries.items() if value is not None]
     if len(given) != 1:
         refuse(f"give one of {', '.join(queries)}" + (f", not {' and '.join(given)}" if given else ""), given)
+    if k == 0 and max_distance is None:
+        refuse("0 means all within a distance: give --max-distance, too", ["--count"])
     with to_read(store, snapshot=snapshot, embedder=embedder) as opened:
         item = None if key is None else opened.get(keys_of(opened, [key], as_int=as_int)[0])
         hits = opened.search(

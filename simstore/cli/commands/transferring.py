@@ -75,11 +75,15 @@ def _import(
     The whole file is looked through first; a damaged one, or a key that is in the store, changes nothing. With --embedder a new
     store gets the embedder that made the vectors, which the file only names.
     """
-    from simstore.transfer import file_info, import_file
+    from simstore.transfer import check_file, file_info, import_file
 
     info = file_info(file)
     given = None if embedder is None else _same(named(embedder), info)
+    with progress_bar() as progress:
+        if not os.path.exists(store):  # none is made for a damaged file
+            check_file(file, progress=progress)
     with _opened(store, info, given) as opened, progress_bar() as progress:
+        _warn(opened, info)
         done = import_file(opened, file, upsert=upsert, progress=progress)
         has_embedder = opened.embedder is not None
         opened.close(progress=progress)  # graphs are built
@@ -92,6 +96,11 @@ def _import(
             f"the vectors were made by the embedder {done.embedder.name!r}, which is not in the file: to search by inputs, "
             "import with --embedder, or open the store with it"
         )
+
+
+def _warn(store: "Store", info: "FileInfo") -> None:
+    if store.info().metric != info.metric:
+        note(f"the file is of a store that compares by {info.metric}; this one does by {store.info().metric}, as before")
 
 
 def _same(embedder: "Embedder", info: "FileInfo") -> "Embedder":
