@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import simstore
+from simstore import IngestReport, Store
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -233,6 +235,24 @@ def test_embedders_are_listed() -> None:
 
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "COLUMNS": "100"}
+
+
+def test_who_interrupts_does_not_wait_for_graphs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(folder / "v.npy", np.random.default_rng(0).normal(size=(4_000, 100)).astype(np.float32))
+    ingest = Store.ingest
+
+    def stopped(self: Store, *args: Any, **more: Any) -> IngestReport:
+        report = ingest(self, *args, **more)
+        signal.raise_signal(signal.SIGINT)
+        return replace(report, is_interrupted=more["stop"].is_set())
+
+    monkeypatch.setattr(Store, "ingest", stopped)
+    result = run("index", "v.npy", "-s", "v.sim", "--json")
+    assert result.code == 130 and result.lines[0]["added"] == 4_000 and "Run the same command again" in result.err
+    assert ok("info", "v.sim", "--json").lines[0]["n_segments"] == 0
+    monkeypatch.setattr(Store, "ingest", ingest)
+    assert ok("index", "v.npy", "-s", "v.sim", "--json").lines[0]["unchanged"] == 4_000
+    assert ok("info", "v.sim", "--json").lines[0]["n_segments"] == 1
 
 
 def test_ctrl_c_stops_after_the_batch_and_the_same_command_goes_on(folder: Path) -> None:

@@ -106,15 +106,24 @@ def _index(
     given: list[Any] = list(sources)
     if report is not None and not os.path.isdir(folder := os.path.dirname(report) or "."):
         refuse(f"there is no folder {folder!r}", ["--report"])
-    with _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened, progress_bar() as progress:
-        with _stopping() as stop:
-            done = opened.ingest(
-                given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors,
-                timeout_s=timeout, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
-            )  # fmt: skip
-        opened.close(progress=progress)  # graphs are built to the end
+    done: IngestReport | None = None
+    is_interrupted = False
+    try:
+        with _opened(store, given, options, embedder, metric, is_dry=dry_run) as opened, progress_bar() as progress:
+            with _stopping() as stop:
+                done = opened.ingest(
+                    given, options=options, prune=prune, force=force, retry_errors=retry_errors, max_errors=max_errors,
+                    timeout_s=timeout, workers=workers, batch_size=batch_size, dry_run=dry_run, stop=stop, progress=progress,
+                )  # fmt: skip
+            if done.is_interrupted:
+                raise KeyboardInterrupt  # the store is closed without building graphs
+            opened.close(progress=progress)
+    except KeyboardInterrupt:
+        if done is None:
+            raise
+        is_interrupted = True
     _tell(done, store, report, as_json=json)
-    ended(INTERRUPTED if done.is_interrupted else PROBLEMS if strict and (done.rejected or done.rejected_before) else 0)
+    ended(INTERRUPTED if is_interrupted else PROBLEMS if strict and (done.rejected or done.rejected_before) else 0)
 
 
 @contextmanager
