@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["print_report", "write_report"]
 
 _N_IGNORED = 5
-_STAGES = ("read", "decode", "embed", "write")
+_STAGES = {"read": "read", "decode": "decode, all threads", "embed": "embed", "write": "write"}
 
 
 def print_report(done: "IngestReport") -> None:
     """Counts, speed and time per stage."""
-    would = "would be " if done.is_dry_run else ""
+    would, spent = "would be " if done.is_dry_run else "", done.stage_seconds
     rows = [
         (f"{would}added", f"{done.added:,}"),
         (f"{would}replaced", f"{done.replaced:,}"),
@@ -29,7 +29,7 @@ def print_report(done: "IngestReport") -> None:
         ("embedded", f"{done.n_embedded:,}"),
         ("seconds", f"{done.seconds:,.1f}"),
         ("items a second", f"{done.items_per_s:,.0f}"),
-        *((f"seconds to {stage}", f"{done.stage_seconds[stage]:,.1f}") for stage in _STAGES if stage in done.stage_seconds),
+        *((f"seconds to {name}", f"{spent[one]:,.1f}") for one, name in _STAGES.items() if one in done.stage_seconds),
         *_estimate(done),
     ]
     print_table(["", "how many"], rows, right=["how many"])
