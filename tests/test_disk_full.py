@@ -613,8 +613,9 @@ def full_on_ingest(directory: str) -> None:
                 store.ingest(MemoryReader(list(range(5000)), vectors))
                 raise AssertionError(f"{room} bytes were enough")
             except StorageFullError as err:
-                says_what_to_do(err)
+                said = str(err)
         assert n_before < len(store) < 5000, (n_before, len(store))
+        assert said.startswith(f"{len(store) - n_before:,} examples were added before"), said
         assert store.check(deep=True) == []
         n_before = len(store)
     report = store.ingest(MemoryReader(list(range(5000)), vectors))
